@@ -1,0 +1,44 @@
+/** The closed set of failures; `src/rpc/errors.ts` maps each to the wire and `docs/errors.md` explains it. */
+export type FeedErrorCode =
+  | "HISTORY_LOST"
+  | "EPOCH_CHANGED"
+  | "CURSOR_INVALID"
+  | "TOPIC_FORBIDDEN"
+  | "LIMIT_EXCEEDED"
+  | "SOURCE_NOT_FOUND"
+  | "INVALID_REQUEST"
+  | "DRAINING"
+  | "DATABASE_UNAVAILABLE"
+  | "INTERNAL";
+
+/** What lets the client go on. Which codes carry which field: `ErrorDetail` in `proto/millrace/v1/error.proto`. */
+export interface FeedErrorDetail {
+  readonly epoch?: string;
+  readonly oldestVersion?: number;
+  readonly headVersion?: number;
+  readonly cursor?: string;
+  readonly retryAfterMs?: number;
+  readonly violations?: readonly { readonly field: string; readonly message: string }[];
+}
+
+/** A failure with a code, what happened, and what to do about it. The only error that crosses a port. */
+export class FeedError extends Error {
+  readonly code: FeedErrorCode;
+  /** One sentence: what to do next. */
+  readonly action: string;
+  readonly detail: FeedErrorDetail;
+
+  constructor(
+    code: FeedErrorCode,
+    message: string,
+    action: string,
+    options: FeedErrorDetail & { readonly cause?: unknown } = {},
+  ) {
+    const { cause, ...detail } = options;
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = "FeedError";
+    this.code = code;
+    this.action = action;
+    this.detail = detail;
+  }
+}

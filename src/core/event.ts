@@ -1,0 +1,34 @@
+/** What happened to a key. The order is the wire's: see `Operation` in `proto/millrace/v1/event.proto`. */
+export type Operation = "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT" | "MESSAGE";
+
+/**
+ * One row image or message payload: JSON text in UTF-8, exactly the bytes that Postgres wrote.
+ *
+ * Bytes and not a string, because nearly every event goes from the database's socket to the client's without anybody
+ * looking inside: binary codecs copy them, and only a JSON codec decodes them.
+ */
+export type Image = Uint8Array;
+
+/** One committed row of the outbox in its place in the total order. Immutable. */
+export interface Event {
+  /** Dense within an epoch, from 1. All rows of one snapshot carry the version that the snapshot was taken at. */
+  readonly version: Version;
+  readonly topic: string;
+  /** `undefined` for TRUNCATE and for messages without a key. */
+  readonly key: string | undefined;
+  readonly operation: Operation;
+  readonly before: Image | undefined;
+  readonly after: Image | undefined;
+  /** The writer's xid8 in decimal; empty on snapshot rows. */
+  readonly transaction: string;
+  /** Microseconds since the Unix epoch, by the database's clock. */
+  readonly occurredAtMicros: number;
+  /** JSON object of strings in UTF-8; `undefined` when there are none. */
+  readonly headers: Image | undefined;
+}
+
+/**
+ * A place in the total order: 0 is before the first event. A safe integer: at a million events per second they last for
+ * 285 years.
+ */
+export type Version = number;

@@ -1,0 +1,46 @@
+import type { Event, Version } from "./event.ts";
+
+/** One settled batch: the events that became visible between two database snapshots. A consistent moment. */
+export interface Tick {
+  /** Rises by one from 0, which is the empty tick of the migration. */
+  readonly tick: number;
+  /** Version of its first event. */
+  readonly firstVersion: Version;
+  /** Events in it. 0 for the ticks of snapshots. */
+  readonly count: number;
+  /** When it settled, in microseconds since the Unix epoch by the database's clock; never before an earlier tick. */
+  readonly timeMicros: number;
+  /** 32-bit digest of the tick's row. A cursor remembers it, so that a history that was rolled back is noticed. */
+  readonly fingerprint: number;
+}
+
+/** The last version that a tick settles. An empty tick settles nothing new and ends where its predecessor did. */
+export function tickEnd(tick: Tick): Version {
+  return tick.firstVersion + tick.count - 1;
+}
+
+/**
+ * A run of consecutive versions, read at once: from memory or from the table, a stream cannot tell.
+ *
+ * `events[i].version === firstVersion + i`. `ticks` are the non-empty ticks that the run touches, in order: the first may
+ * have begun before the run and the last may end after it.
+ */
+export interface Page {
+  readonly firstVersion: Version;
+  readonly events: readonly Event[];
+  readonly ticks: readonly Tick[];
+  /** Sum of `eventBytes`, for budgets. */
+  readonly bytes: number;
+}
+
+/** What an event costs in memory, about: its images and texts, and 200 bytes for the object. */
+export function eventBytes(event: Event): number {
+  return (
+    200 +
+    event.topic.length +
+    (event.key?.length ?? 0) +
+    (event.before?.length ?? 0) +
+    (event.after?.length ?? 0) +
+    (event.headers?.length ?? 0)
+  );
+}

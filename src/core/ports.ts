@@ -1,0 +1,103 @@
+import type { Event, Operation, Version } from "./event.ts";
+import type { Page, Tick } from "./page.ts";
+
+/**
+ * What the core asks of a database. `src/postgres` and `src/memory` implement these; one contract suite
+ * (`test/contract`) holds both to the same meaning.
+ *
+ * Every method that waits takes an AbortSignal and rejects with its reason. Failures are `FeedError`s.
+ */
+export interface FeedStore {
+  /** The history in force, a UUID. Fixed while the store is open: a change of epoch closes it. */
+  readonly epoch: string;
+
+  /** Oldest readable version and last settled one, as the database says now. `oldest` is `head + 1` when nothing is kept. */
+  bounds(signal: AbortSignal): Promise<Bounds>;
+
+  /**
+   * Settles what has committed since the last tick, if anything, and returns after it is durable.
+   * Safe from any number of processes at once. Other processes' ticks are not returned: read them with `readAfter`.
+   */
+  settle(signal: AbortSignal): Promise<Tick | undefined>;
+
+  /**
+   * The versions after `after`, as many as a page holds; `undefined` when `after` is the head. Repeatable.
+   * Rejects with HISTORY_LOST when `after + 1` is older than what is kept.
+   */
+  readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined>;
+
+  /** The tick that settled this version. Version 0 gives tick 0. `undefined` when it is beyond the head or not kept. */
+  tickOf(version: Version, signal: AbortSignal): Promise<Tick | undefined>;
+
+  /** The last tick with a time at or before this; `undefined` when all that are kept are later. */
+  tickAt(timeMicros: number, signal: AbortSignal): Promise<Tick | undefined>;
+
+  /** A consistent copy of the selected sources. See `SnapshotReader`. */
+  snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader>;
+
+  /** Appends application events in one transaction. */
+  publish(request: Publication, signal: AbortSignal): Promise<Published>;
+
+  /**
+   * Resolves when the transaction has ended (committed or rolled back) and a tick at or after its end exists, with that
+   * tick's last version. Rejects with INVALID_REQUEST for a transaction that has not begun yet.
+   */
+  settled(xid: string, signal: AbortSignal): Promise<Version>;
+}
+
+export interface Bounds {
+  readonly oldest: Version;
+  readonly head: Version;
+}
+
+export interface SnapshotRequest {
+  /** Tells by a source's topic (or template) whether it is wanted at all. */
+  readonly wantsSource: (topic: string) => boolean;
+}
+
+/**
+ * Rows of sources as of one tick. The database transaction never waits for the consumer: rows are spooled, and reading
+ * them is reading the spool. Close it on every path.
+ */
+export interface SnapshotReader {
+  /** The rows are as of the end of this tick. */
+  readonly tick: Tick;
+  /** The sources' topics or templates, in the order in which their rows come. */
+  readonly topics: readonly string[];
+  /** Batches of SNAPSHOT events, all with the version `tickEnd(tick)`, in primary-key order within a source. */
+  rows(): AsyncIterable<readonly Event[]>;
+  close(): Promise<void>;
+}
+
+export interface Publication {
+  readonly events: readonly NewEvent[];
+  /** Empty for none. */
+  readonly idempotencyKey: string;
+  /** Whose key it is. Empty while everybody is anonymous. */
+  readonly principal: string;
+}
+
+export interface NewEvent {
+  readonly topic: string;
+  readonly key: string | undefined;
+  readonly operation: Operation;
+  /** JSON text. */
+  readonly payload: string | undefined;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+export interface Published {
+  /** Decimal xid8. */
+  readonly xid: string;
+  readonly duplicate: boolean;
+}
+
+/** Says when to ask the database again. The hint may come too often or late; polling is the truth. */
+export interface Clock {
+  /** Milliseconds since the Unix epoch. */
+  now(): number;
+  /** Monotonic milliseconds. */
+  monotonic(): number;
+  /** Uniform in [0, 1): jitter. */
+  random(): number;
+}
