@@ -15,13 +15,15 @@ export interface FeedStore {
   bounds(signal: AbortSignal): Promise<Bounds>;
 
   /**
-   * Settles what has committed since the last tick, if anything, and returns after it is durable.
-   * Safe from any number of processes at once. Other processes' ticks are not returned: read them with `readAfter`.
+   * Settles what has committed since the last tick, if anything, and then returns the versions after `after`, whoever
+   * settled them: as many as a page holds, or `undefined` when `after` is the head. What it returns is durable.
+   * Safe from any number of processes at once. For the one tail of a process; on a connection of its own.
    */
-  settle(signal: AbortSignal): Promise<Tick | undefined>;
+  advance(after: Version, signal: AbortSignal): Promise<Page | undefined>;
 
   /**
-   * The versions after `after`, as many as a page holds; `undefined` when `after` is the head. Repeatable.
+   * The versions after `after`, as many as a page holds; `undefined` when `after` is the head. Repeatable. For any number
+   * of streams that read history; from a bounded pool apart from the tail's connection.
    * Rejects with HISTORY_LOST when `after + 1` is older than what is kept.
    */
   readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined>;
@@ -92,7 +94,21 @@ export interface Published {
   readonly duplicate: boolean;
 }
 
-/** Says when to ask the database again. The hint may come too often or late; polling is the truth. */
+/**
+ * Says when to advance again. A hint may come too often, too late or never, so that `wait` also ends by itself: polling is
+ * the truth.
+ */
+export interface WakeUp {
+  /**
+   * Resolves when it is time to advance again: at once after `nudge`, soon while there is traffic, at the latest after the
+   * idle interval. `found` says whether the last advance found anything.
+   */
+  wait(found: boolean, signal: AbortSignal): Promise<void>;
+  /** This process has just committed events: do not sleep over them. */
+  nudge(): void;
+}
+
+/** Time and chance, as arguments: simulation replaces them. */
 export interface Clock {
   /** Milliseconds since the Unix epoch. */
   now(): number;
@@ -100,4 +116,13 @@ export interface Clock {
   monotonic(): number;
   /** Uniform in [0, 1): jitter. */
   random(): number;
+}
+
+/**
+ * The life of every background service. `start` resolves when it is ready, or rejects and leaves nothing behind. `stop` is
+ * idempotent, safe before `start`, and resolves when everything has ended.
+ */
+export interface Service {
+  start(signal: AbortSignal): Promise<void>;
+  stop(): Promise<void>;
 }

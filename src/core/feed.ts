@@ -1,0 +1,60 @@
+import type { Event, Version } from "./event.ts";
+import type { Frame } from "./frame.ts";
+import type { Publication, Published, Service } from "./ports.ts";
+import type { Selector } from "./selector.ts";
+
+/** Where a stream begins. */
+export type Start =
+  | { readonly kind: "now" }
+  | { readonly kind: "oldest" }
+  | { readonly kind: "snapshot" }
+  | { readonly kind: "cursor"; readonly cursor: string }
+  | { readonly kind: "version"; readonly version: Version; readonly epoch: string | undefined }
+  | { readonly kind: "time"; readonly timeMicros: number };
+
+/** What a stream asks for. */
+export interface Subscription {
+  readonly start: Start;
+  /** Their union; empty means everything. */
+  readonly selectors: readonly Selector[];
+  /** Longest silence in milliseconds; jittered by up to a tenth. Default 15,000. */
+  readonly checkpointIntervalMs: number;
+  /** Events of one frame add up to at most this by `measure`, unless it is a single one. Default 1 MiB less an envelope. */
+  readonly maxBatchBytes: number;
+  /** Bytes an event will take on this stream's wire. */
+  readonly measure: (event: Event) => number;
+  /** `epoch:xid8` that must be settled before the start is fixed. */
+  readonly afterTransaction: string | undefined;
+  /** Monotonic milliseconds at which the call must have ended; `closing` comes before it. */
+  readonly deadlineMs: number | undefined;
+}
+
+export type FeedState = "STARTING" | "LIVE" | "STALE" | "DRAINING";
+
+export interface FeedStatus {
+  readonly epoch: string;
+  readonly state: FeedState;
+  readonly head: Version;
+  readonly oldest: Version;
+  /** Milliseconds since the database last answered; `undefined` before the first answer. */
+  readonly settledAgeMs: number | undefined;
+  /** Time of the last non-empty tick, microseconds since the Unix epoch. */
+  readonly settledAtMicros: number | undefined;
+  readonly streams: number;
+  readonly logBytes: number;
+  readonly logEvents: number;
+  readonly logOldest: Version;
+  /** Why it is STALE. */
+  readonly failure: string | undefined;
+}
+
+/** One process's view of the feed: the tail that fills the log, and the streams that read it. */
+export interface Feed extends Service {
+  status(): FeedStatus;
+  /** The first frame is `opened`; failures before it reject the first `next()`. Ends with `closing`, an error, or the signal. */
+  subscribe(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
+  /** Resolves with the version of its last event once settled, `undefined` when that takes longer than `settleTimeoutMs`. */
+  publish(request: Publication, signal: AbortSignal): Promise<Published & { readonly version: Version | undefined }>;
+  /** No new streams; each open one gets `closing` and ends. Resolves when all have ended or the grace period is over. */
+  drain(graceMs: number): Promise<void>;
+}
