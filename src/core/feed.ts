@@ -29,8 +29,10 @@ export interface Subscription {
   readonly deadlineMs: number | undefined;
 }
 
+/** STARTING until the tail stands at the head; STALE while the database has not answered for a while. */
 export type FeedState = "STARTING" | "LIVE" | "STALE" | "DRAINING";
 
+/** Where this process stands. Reads nothing from the database. */
 export interface FeedStatus {
   readonly epoch: string;
   readonly state: FeedState;

@@ -47,11 +47,13 @@ export interface FeedStore {
   settled(xid: string, signal: AbortSignal): Promise<Version>;
 }
 
+/** What is readable: `oldest` to `head`, both inclusive. */
 export interface Bounds {
   readonly oldest: Version;
   readonly head: Version;
 }
 
+/** Which sources a snapshot holds. */
 export interface SnapshotRequest {
   /** Tells by a source's topic (or template) whether it is wanted at all. */
   readonly wantsSource: (topic: string) => boolean;
@@ -71,6 +73,7 @@ export interface SnapshotReader {
   close(): Promise<void>;
 }
 
+/** Application events to append in one transaction. */
 export interface Publication {
   readonly events: readonly NewEvent[];
   /** Empty for none. */
@@ -79,6 +82,7 @@ export interface Publication {
   readonly principal: string;
 }
 
+/** An event before it has its place. */
 export interface NewEvent {
   readonly topic: string;
   readonly key: string | undefined;
@@ -88,6 +92,7 @@ export interface NewEvent {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+/** What committed. */
 export interface Published {
   /** Decimal xid8. */
   readonly xid: string;
