@@ -123,6 +123,14 @@ export interface Clock {
   random(): number;
 }
 
+/** Callbacks later, for the same reason as `Clock`. `systemTimers` is the machine's own. */
+export interface Timers {
+  /** Calls `wake` once, after `delayMs` or a little later. The result cancels it. */
+  after(delayMs: number, wake: () => void): () => void;
+  /** Resolves in a later turn of the event loop: input and other streams come first. */
+  turn(): Promise<void>;
+}
+
 /**
  * The life of every background service. `start` resolves when it is ready, or rejects and leaves nothing behind. `stop` is
  * idempotent, safe before `start`, and resolves when everything has ended.

@@ -1,4 +1,6 @@
-import type { Operation } from "./event.ts";
+import { FeedError } from "./errors.ts";
+import type { Event, Operation } from "./event.ts";
+import { parseTopicPattern, patternMatches, type TopicPattern } from "./topic.ts";
 
 /** Which events a stream wants. An event passes when it passes every field that is not empty. */
 export interface Selector {
@@ -6,4 +8,136 @@ export interface Selector {
   readonly topics: readonly string[];
   readonly keys: readonly string[];
   readonly operations: readonly Operation[];
+}
+
+/** Selectors made ready for the hot path. Immutable but for a cache. */
+export interface Matcher {
+  /** Whether any of the selectors wants the event. */
+  readonly matches: (event: Event) => boolean;
+  /** Whether any of the selectors may want an event of this topic or, for a template, of one of its topics. */
+  readonly wantsSource: (topic: string) => boolean;
+  /** Everything passes: nothing need be looked at. */
+  readonly all: boolean;
+  /** What each selector asks of topics; an empty list asks nothing. For finding matchers by topic. */
+  readonly patterns: readonly (readonly TopicPattern[])[];
+}
+
+interface Rule {
+  readonly patterns: readonly TopicPattern[];
+  readonly keys: ReadonlySet<string> | undefined;
+  readonly operations: ReadonlySet<Operation> | undefined;
+}
+
+const OPERATIONS: ReadonlySet<string> = new Set<Operation>([
+  "INSERT",
+  "UPDATE",
+  "DELETE",
+  "TRUNCATE",
+  "SNAPSHOT",
+  "MESSAGE",
+]);
+/** Topics whose rules a matcher remembers: enough for the topics of one feed at work, small beside a stream. */
+const CACHED_TOPICS = 256;
+
+/**
+ * Checks selectors and makes a matcher of them.
+ *
+ * @throws FeedError INVALID_REQUEST, with every wrong field by its path.
+ */
+export function compileSelectors(selectors: readonly Selector[]): Matcher {
+  const rules = parseRules(selectors);
+  const patterns = rules.map((rule) => rule.patterns);
+  if (rules.length === 0 || rules.some(asksNothing)) {
+    return { matches: () => true, wantsSource: () => true, all: true, patterns };
+  }
+  const rulesOf = rulesByTopic(rules);
+  return {
+    all: false,
+    patterns,
+    wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
+    matches: (event) => {
+      for (const rule of rulesOf(event.topic)) {
+        if (passes(rule, event)) {
+          return true;
+        }
+      }
+      return false;
+    },
+  };
+}
+
+function parseRules(selectors: readonly Selector[]): Rule[] {
+  const violations: { field: string; message: string }[] = [];
+  const rules = selectors.map((selector, i) => {
+    const patterns: TopicPattern[] = [];
+    selector.topics.forEach((text, j) => {
+      const parsed = parseTopicPattern(text);
+      if ("pattern" in parsed) {
+        patterns.push(parsed.pattern);
+      } else {
+        violations.push({ field: `selectors[${i}].topics[${j}]`, message: `\`${text}\` ${parsed.problem}` });
+      }
+    });
+    selector.operations.forEach((operation, j) => {
+      if (!OPERATIONS.has(operation)) {
+        violations.push({ field: `selectors[${i}].operations[${j}]`, message: `\`${operation}\` is no operation` });
+      }
+    });
+    return { patterns, keys: setOrNone(selector.keys), operations: setOrNone(selector.operations) };
+  });
+  const first = violations[0];
+  if (first !== undefined) {
+    throw new FeedError(
+      "INVALID_REQUEST",
+      `${first.field}: ${first.message}.`,
+      "Correct the selectors; topics are like `orders`, `orders.*` or `orders.>`.",
+      { violations },
+    );
+  }
+  return rules;
+}
+
+function setOrNone<T>(values: readonly T[]): ReadonlySet<T> | undefined {
+  return values.length === 0 ? undefined : new Set(values);
+}
+
+function asksNothing(rule: Rule): boolean {
+  return rule.keys === undefined && rule.operations === undefined && wantsEveryTopic(rule);
+}
+
+function wantsEveryTopic(rule: Rule): boolean {
+  return rule.patterns.length === 0 || rule.patterns.some((pattern) => pattern.text === ">");
+}
+
+function wantsTopic(rule: Rule, topic: string): boolean {
+  return rule.patterns.length === 0 || rule.patterns.some((pattern) => patternMatches(pattern, topic));
+}
+
+/** A feed has few topics and many events: patterns are tried once per topic, not once per event. */
+function rulesByTopic(rules: readonly Rule[]): (topic: string) => readonly Rule[] {
+  const cache = new Map<string, readonly Rule[]>();
+  return (topic) => {
+    const known = cache.get(topic);
+    if (known !== undefined) {
+      return known;
+    }
+    if (cache.size >= CACHED_TOPICS) {
+      cache.clear();
+    }
+    const found = rules.filter((rule) => wantsTopic(rule, topic));
+    cache.set(topic, found);
+    return found;
+  };
+}
+
+/**
+ * The topic has passed already. A TRUNCATE passes whatever the keys, for it is about all of them; a row of a snapshot
+ * passes whatever the operations, for the stream asked for it by asking for a snapshot.
+ */
+function passes(rule: Rule, event: Event): boolean {
+  const { operation, key } = event;
+  if (rule.operations !== undefined && operation !== "SNAPSHOT" && !rule.operations.has(operation)) {
+    return false;
+  }
+  return rule.keys === undefined || operation === "TRUNCATE" || (key !== undefined && rule.keys.has(key));
 }
