@@ -1,0 +1,277 @@
+import { readFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { FeedError } from "../core/errors.ts";
+import { connectionError, sqlState, sqlStateOf } from "./database-error.ts";
+import { type Migration, shippedMigrations } from "./migration-files.ts";
+
+export type { Migration } from "./migration-files.ts";
+
+export interface MigrateOptions {
+  /** `false` only checks, and rejects when migrations are pending. Default true. */
+  readonly apply?: boolean;
+  /** How often to try for a lock that others hold, 1 s each, with a growing pause between. Default 10. */
+  readonly lockAttempts?: number;
+  /** Told each time a lock was not to be had: a sentence that names the pids in the way. */
+  readonly onWait?: (sentence: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+export interface MigrationResult {
+  /** What this call applied, in order; empty when the database was up to date. */
+  readonly applied: readonly Pick<Migration, "number" | "name">[];
+  /** The schema's number afterwards. */
+  readonly version: number;
+}
+
+/** Who migrates holds this: the pg_namespace catalog's oid, so as to stay out of applications' keys, and a number. */
+const migrationLock = "2615, 7213";
+
+/** One round trip. Nothing that the role or the database presets may change what the migrations mean or cut them off. */
+const beginMigration = `
+  begin isolation level read committed read write;
+  set local search_path = pg_catalog, pg_temp;
+  set local lock_timeout = '1s';
+  set local statement_timeout = 0;
+  set local idle_in_transaction_session_timeout = 0;
+  set local synchronous_commit = on;
+  set local standard_conforming_strings = on;
+  set local client_min_messages = warning;
+  set local default_tablespace = '';
+  select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'`;
+
+/**
+ * Brings the schema `millrace` to the version that this Millrace knows, in one transaction: all of it or nothing. Safe from
+ * any number of processes at once and through a transaction-mode pooler. Does nothing, and needs no rights but to read,
+ * when the database is up to date.
+ *
+ * Rejects with INVALID_REQUEST when trying again cannot help: a server older than Postgres 13, a newer schema, a migration
+ * that changed after it ran, a role without rights, pending migrations with `apply: false`. With DATABASE_UNAVAILABLE
+ * when the database does not answer or others hold locks for too long.
+ */
+export async function migrate(
+  database: string | pg.ClientConfig,
+  options: MigrateOptions = {},
+): Promise<MigrationResult> {
+  const shipped = await shippedMigrations();
+  const attempts = options.lockAttempts ?? 10;
+  for (let attempt = 1; ; attempt += 1) {
+    options.signal?.throwIfAborted();
+    const outcome = await withClient(database, (client) => tryMigrate(client, shipped, options.apply ?? true));
+    if (typeof outcome !== "string") return outcome;
+    const sentence = `could not lock what the migration changes: ${outcome}`;
+    if (attempt >= attempts) {
+      throw new FeedError("DATABASE_UNAVAILABLE", sentence, "End that session or wait for it, then migrate again.");
+    }
+    options.onWait?.(sentence);
+    await delay(Math.min(100 * 2 ** attempt, 5000) * (0.5 + Math.random() / 2), undefined, { signal: options.signal });
+  }
+}
+
+/** The migrations that `migrate` would apply, in order. Changes nothing; rejects as `migrate` does. */
+export async function pendingMigrations(database: string | pg.ClientConfig): Promise<readonly Migration[]> {
+  const shipped = await shippedMigrations();
+  return withClient(database, async (client) => pending(shipped, await appliedMigrations(client)));
+}
+
+/** The number of the last migration that this database has; 0 when it has none. */
+export async function schemaVersion(client: pg.ClientBase): Promise<number> {
+  return newestOf(await appliedMigrations(client));
+}
+
+/** Rejects a server that lacks what the schema needs (xid8 and its snapshots came with 13). */
+export function assertServerVersion(serverVersion: string, number: number): void {
+  if (number >= 130_000) return;
+  throw new FeedError(
+    "INVALID_REQUEST",
+    `this is Postgres ${serverVersion}; Millrace needs 13 or later`,
+    "Upgrade the server, or name another one in DATABASE_URL.",
+  );
+}
+
+async function withClient<T>(database: string | pg.ClientConfig, use: (client: pg.Client) => Promise<T>): Promise<T> {
+  const config = typeof database === "string" ? { connectionString: database } : database;
+  const client = new pg.Client({ application_name: "millrace migrate", ...config });
+  // A connection that breaks between two queries would otherwise end the process; the next query reports it.
+  client.on("error", () => undefined);
+  try {
+    await client.connect();
+  } catch (error) {
+    await client.end().catch(() => undefined);
+    throw connectionError(error, client);
+  }
+  try {
+    return await use(client);
+  } finally {
+    await client.end();
+  }
+}
+
+/** A string says who holds a lock in the way. */
+async function tryMigrate(
+  client: pg.Client,
+  shipped: readonly Migration[],
+  apply: boolean,
+): Promise<MigrationResult | string> {
+  const server = await client.query<{ text: string; number: number }>(
+    "select current_setting('server_version') as text, current_setting('server_version_num')::int as number",
+  );
+  for (const { text, number } of server.rows) assertServerVersion(text, number);
+  const applied = await appliedMigrations(client);
+  if (pending(shipped, applied).length === 0) return result([], shipped);
+  if (!apply) throw notMigrated(newestOf(applied), newestOf(shipped));
+  try {
+    await client.query(beginMigration);
+    await client.query(`select pg_advisory_xact_lock(${migrationLock})`);
+    const todo = await applyPending(client, shipped);
+    await client.query("commit");
+    return result(todo, shipped);
+  } catch (error) {
+    await client.query("rollback").catch(() => undefined);
+    if (sqlStateOf(error) === sqlState.lockNotAvailable) return lockHolders(client);
+    throw migrationError(error);
+  }
+}
+
+async function applyPending(client: pg.Client, shipped: readonly Migration[]): Promise<readonly Migration[]> {
+  // Read again: another process may have migrated while this one waited for the lock.
+  const applied = await appliedMigrations(client);
+  const todo = pending(shipped, applied);
+  if (todo.length === 0) return todo;
+  if (applied.length === 0) await client.query(await prepareSchema());
+  else await becomeOwner(client);
+  for (const migration of todo) {
+    await runMigration(client, migration);
+    await client.query("insert into millrace.migration (number, name, sha256) values ($1, $2, $3)", [
+      migration.number,
+      migration.name,
+      migration.sha256,
+    ]);
+  }
+  // What a new migration added is granted to those who were allowed before.
+  await client.query("select millrace.allow_again()");
+  return todo;
+}
+
+async function runMigration(client: pg.Client, migration: Migration): Promise<void> {
+  try {
+    await client.query(migration.sql);
+  } catch (error) {
+    if (sqlStateOf(error) === sqlState.lockNotAvailable) throw error;
+    throw new FeedError(
+      "INTERNAL",
+      `migration ${migration.name} failed: ${error instanceof Error ? error.message : String(error)}`,
+      "Nothing was changed. Please report it together with the Postgres version.",
+      { cause: error },
+    );
+  }
+}
+
+async function prepareSchema(): Promise<string> {
+  return readFile(new URL("./statements/prepare_schema.sql", import.meta.url), "utf8");
+}
+
+async function becomeOwner(client: pg.Client): Promise<void> {
+  const { rows } = await client.query<{ owner: string; me: string }>(
+    "select pg_get_userbyid(nspowner) as owner, current_user as me from pg_namespace where nspname = 'millrace'",
+  );
+  for (const { owner, me } of rows) {
+    try {
+      await client.query(`set local role ${pg.escapeIdentifier(owner)}`);
+    } catch (error) {
+      if (sqlStateOf(error) !== sqlState.insufficientPrivilege) throw error;
+      throw new FeedError(
+        "INVALID_REQUEST",
+        `schema "millrace" belongs to role "${owner}", which role "${me}" may not become`,
+        `Run \`millrace migrate\` as a superuser, or \`grant ${owner} to ${me}\` first.`,
+        { cause: error },
+      );
+    }
+  }
+}
+
+type Applied = Pick<Migration, "number" | "name" | "sha256">;
+
+async function appliedMigrations(client: pg.ClientBase): Promise<readonly Applied[]> {
+  const { rows } = await client.query<{ readable: boolean; me: string }>(
+    `select has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT') as readable, current_user as me
+     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where n.nspname = 'millrace' and c.relname = 'migration'`,
+  );
+  const [found] = rows;
+  if (found === undefined) return [];
+  if (!found.readable) {
+    throw new FeedError(
+      "INVALID_REQUEST",
+      `role "${found.me}" may not read the schema "millrace"`,
+      `Run \`select millrace.allow('${found.me}', 'server')\` as the schema's owner or a superuser.`,
+    );
+  }
+  return (await client.query<Applied>("select number, name, sha256 from millrace.migration order by number")).rows;
+}
+
+function pending(shipped: readonly Migration[], applied: readonly Applied[]): readonly Migration[] {
+  const newest = newestOf(applied);
+  if (newest > newestOf(shipped)) throw newerSchema(newest, newestOf(shipped));
+  const byNumber = new Map(applied.map((migration) => [migration.number, migration]));
+  for (const migration of shipped) {
+    const ran = byNumber.get(migration.number);
+    if (ran !== undefined && ran.sha256 !== migration.sha256) throw changedMigration(migration, ran.name);
+  }
+  return shipped.filter((migration) => !byNumber.has(migration.number));
+}
+
+function newestOf(migrations: readonly Pick<Migration, "number">[]): number {
+  return migrations.at(-1)?.number ?? 0;
+}
+
+function result(applied: readonly Migration[], shipped: readonly Migration[]): MigrationResult {
+  return { applied: applied.map(({ number, name }) => ({ number, name })), version: newestOf(shipped) };
+}
+
+async function lockHolders(client: pg.Client): Promise<string> {
+  const { rows } = await client.query<{ pid: number | null }>(
+    `select distinct pid from pg_catalog.pg_locks
+     where granted and pid is distinct from pg_backend_pid()
+       and database = (select oid from pg_catalog.pg_database where datname = current_database())
+       and (locktype = 'advisory' and (classid, objid) = (${migrationLock})
+         or relation in (select c.oid from pg_catalog.pg_class c
+                         join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'millrace'))
+     order by pid`,
+  );
+  const names = rows.map(({ pid }) => (pid === null ? "a prepared transaction" : `pid ${pid}`));
+  return names.length === 0 ? "whoever held it has just let go" : `held by ${names.join(", ")}`;
+}
+
+function migrationError(error: unknown): unknown {
+  if (error instanceof pg.DatabaseError && error.hint !== undefined) {
+    return new FeedError("INVALID_REQUEST", error.message, error.hint, { cause: error });
+  }
+  return error;
+}
+
+function newerSchema(found: number, known: number): FeedError {
+  return new FeedError(
+    "INVALID_REQUEST",
+    `this database was migrated by a newer Millrace (schema ${found}, this one knows ${known})`,
+    "Upgrade this Millrace, or use another database.",
+  );
+}
+
+function notMigrated(found: number, known: number): FeedError {
+  return new FeedError(
+    "INVALID_REQUEST",
+    found === 0
+      ? "this database has no Millrace schema yet"
+      : `this database has schema ${found}, this Millrace needs ${known}`,
+    "Run `millrace migrate` as a role that may create the schema.",
+  );
+}
+
+function changedMigration(migration: Migration, ranAs: string): FeedError {
+  return new FeedError(
+    "INVALID_REQUEST",
+    `migration ${migration.name} is not the one that this database ran as ${ranAs}`,
+    "Use the Millrace that migrated this database, or a released version of it.",
+  );
+}
