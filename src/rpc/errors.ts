@@ -1,0 +1,96 @@
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { ErrorCode, type ErrorDetail, ErrorDetailSchema } from "../../gen/millrace/v1/error_pb.js";
+import { FeedError, type FeedErrorCode } from "../core/errors.ts";
+import type { RpcLog } from "./log.ts";
+
+/** How one code of the closed set looks on the wire. */
+export interface ErrorMapping {
+  readonly wire: ErrorCode;
+  readonly connect: Code;
+  /** `retry_after` when the thrower gave none; `undefined` leaves it out. */
+  readonly retryAfterMs: number | undefined;
+}
+
+/** The closed set. `docs/errors.md` says of each what causes it and what to do. */
+export const errorTable: Readonly<Record<FeedErrorCode, ErrorMapping>> = {
+  HISTORY_LOST: { wire: ErrorCode.HISTORY_LOST, connect: Code.OutOfRange, retryAfterMs: undefined },
+  EPOCH_CHANGED: { wire: ErrorCode.EPOCH_CHANGED, connect: Code.FailedPrecondition, retryAfterMs: undefined },
+  CURSOR_INVALID: { wire: ErrorCode.CURSOR_INVALID, connect: Code.InvalidArgument, retryAfterMs: undefined },
+  TOPIC_FORBIDDEN: { wire: ErrorCode.TOPIC_FORBIDDEN, connect: Code.PermissionDenied, retryAfterMs: undefined },
+  LIMIT_EXCEEDED: { wire: ErrorCode.LIMIT_EXCEEDED, connect: Code.ResourceExhausted, retryAfterMs: undefined },
+  SOURCE_NOT_FOUND: { wire: ErrorCode.SOURCE_NOT_FOUND, connect: Code.NotFound, retryAfterMs: undefined },
+  INVALID_REQUEST: { wire: ErrorCode.INVALID_REQUEST, connect: Code.InvalidArgument, retryAfterMs: undefined },
+  DRAINING: { wire: ErrorCode.DRAINING, connect: Code.Unavailable, retryAfterMs: 1_000 },
+  DATABASE_UNAVAILABLE: { wire: ErrorCode.DATABASE_UNAVAILABLE, connect: Code.Unavailable, retryAfterMs: 1_000 },
+  INTERNAL: { wire: ErrorCode.INTERNAL, connect: Code.Internal, retryAfterMs: undefined },
+};
+
+/** The wire's form of a failure: code, "sentence. action", and the detail that lets the client go on. */
+export function connectErrorFromFeedError(error: FeedError): ConnectError {
+  const mapping = errorTable[error.code];
+  const message = error.action === "" ? error.message : `${error.message} ${error.action}`;
+  const details = [{ desc: ErrorDetailSchema, value: detailOf(error, mapping) }];
+  return new ConnectError(message, mapping.connect, undefined, details, error.cause);
+}
+
+/**
+ * What a client gets to see of anything that was thrown. ConnectErrors (a cancelled call, a deadline, an unknown
+ * encoding) pass; what nobody foresaw is logged here in full and tells the client nothing of our insides.
+ */
+export function connectErrorFrom(thrown: unknown, procedure: string, signal: AbortSignal, log: RpcLog): ConnectError {
+  if (thrown instanceof FeedError) {
+    if (thrown.code === "INTERNAL") {
+      log.error({ err: thrown, procedure }, "a call failed by a fault of Millrace");
+    }
+    return connectErrorFromFeedError(thrown);
+  }
+  if (thrown instanceof ConnectError) {
+    return thrown;
+  }
+  if (signal.aborted) {
+    const reason: unknown = signal.reason;
+    return reason instanceof ConnectError ? reason : new ConnectError("The call was cancelled.", Code.Canceled);
+  }
+  log.error({ err: thrown, procedure }, "a call failed by a fault of Millrace");
+  return connectErrorFromFeedError(
+    new FeedError(
+      "INTERNAL",
+      "Something went wrong inside Millrace.",
+      "Look at the server's log, and report what it says.",
+    ),
+  );
+}
+
+/** A request that cannot be read or breaks the schema's rules, field by field. */
+export function invalidRequest(violations: readonly { readonly field: string; readonly message: string }[]): FeedError {
+  const [first] = violations;
+  const what = first === undefined || first.field === "" ? "The request" : `\`${first.field}\``;
+  const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : "";
+  return new FeedError(
+    "INVALID_REQUEST",
+    `${what} ${sentenceEnd(first?.message ?? "is wrong")}${more}.`,
+    "Correct the request: the error's detail lists every wrong field.",
+    { violations },
+  );
+}
+
+function sentenceEnd(message: string): string {
+  return message.replace(/[.\s]+$/, "");
+}
+
+function detailOf(error: FeedError, mapping: ErrorMapping): ErrorDetail {
+  const { detail } = error;
+  const retryAfterMs = detail.retryAfterMs ?? mapping.retryAfterMs;
+  return create(ErrorDetailSchema, {
+    code: mapping.wire,
+    action: error.action,
+    epoch: detail.epoch ?? "",
+    cursor: detail.cursor ?? "",
+    violations: (detail.violations ?? []).map(({ field, message }) => ({ field, message })),
+    ...(detail.oldestVersion === undefined ? {} : { oldestVersion: BigInt(detail.oldestVersion) }),
+    ...(detail.headVersion === undefined ? {} : { headVersion: BigInt(detail.headVersion) }),
+    ...(retryAfterMs === undefined ? {} : { retryAfter: durationFromMs(retryAfterMs) }),
+  });
+}

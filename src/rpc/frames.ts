@@ -1,0 +1,105 @@
+import { create } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import {
+  CheckpointSchema,
+  ClosingReason,
+  ClosingSchema,
+  OpenedSchema,
+  SnapshotCompleteSchema,
+  SnapshotStartedSchema,
+  StreamState,
+  type SubscribeResponse,
+  SubscribeResponseSchema,
+} from "../../gen/millrace/v1/feed_service_pb.js";
+import { encodeCursor } from "../core/cursor.ts";
+import type * as core from "../core/frame.ts";
+import type { EventCodec } from "./codec.ts";
+import { timestampFromMicros } from "./event-message.ts";
+
+/** What `opened` tells of the terms of the stream. */
+export interface StreamTerms {
+  readonly maxMessageBytes: number;
+  readonly maxBatchBytes: number;
+  readonly checkpointIntervalMs: number;
+}
+
+type FrameOf<Kind extends core.Frame["kind"]> = Extract<core.Frame, { kind: Kind }>;
+
+const states: Readonly<Record<core.StreamState, StreamState>> = {
+  CATCHING_UP: StreamState.CATCHING_UP,
+  LIVE: StreamState.LIVE,
+  STALE: StreamState.STALE,
+};
+
+const reasons: Readonly<Record<core.ClosingReason, ClosingReason>> = {
+  DRAINING: ClosingReason.DRAINING,
+  DEADLINE: ClosingReason.DEADLINE,
+};
+
+/** The core's frame as the message that goes out. */
+export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: StreamTerms): SubscribeResponse {
+  switch (frame.kind) {
+    case "events":
+      return codec.batch(frame.events, encodeCursor(frame.cursor), frame.complete);
+    case "opened":
+      return response({ case: "opened", value: opened(frame, terms) });
+    case "checkpoint":
+      return response({ case: "checkpoint", value: checkpoint(frame) });
+    case "snapshot_started":
+      return response({
+        case: "snapshotStarted",
+        value: create(SnapshotStartedSchema, {
+          version: BigInt(frame.version),
+          restart: frame.restart,
+          topics: [...frame.topics],
+        }),
+      });
+    case "snapshot_complete":
+      return response({
+        case: "snapshotComplete",
+        value: create(SnapshotCompleteSchema, {
+          version: BigInt(frame.version),
+          cursor: encodeCursor(frame.cursor),
+          rows: BigInt(frame.rows),
+        }),
+      });
+    case "closing":
+      return response({ case: "closing", value: closing(frame) });
+  }
+}
+
+function response(frame: SubscribeResponse["frame"]): SubscribeResponse {
+  return create(SubscribeResponseSchema, { frame });
+}
+
+function opened(frame: FrameOf<"opened">, terms: StreamTerms) {
+  return create(OpenedSchema, {
+    epoch: frame.epoch,
+    version: BigInt(frame.version),
+    cursor: encodeCursor(frame.cursor),
+    headVersion: BigInt(frame.head),
+    oldestVersion: BigInt(frame.oldest),
+    maxMessageBytes: terms.maxMessageBytes,
+    maxBatchBytes: terms.maxBatchBytes,
+    checkpointInterval: durationFromMs(terms.checkpointIntervalMs),
+  });
+}
+
+function checkpoint(frame: FrameOf<"checkpoint">) {
+  return create(CheckpointSchema, {
+    cursor: encodeCursor(frame.cursor),
+    version: BigInt(frame.version),
+    state: states[frame.state],
+    ...(frame.lagVersions === undefined ? {} : { lagVersions: BigInt(frame.lagVersions) }),
+    ...(frame.lagMs === undefined ? {} : { lag: durationFromMs(Math.round(frame.lagMs)) }),
+    ...(frame.timeMicros === undefined ? {} : { time: timestampFromMicros(frame.timeMicros) }),
+  });
+}
+
+function closing(frame: FrameOf<"closing">) {
+  return create(ClosingSchema, {
+    reason: reasons[frame.reason],
+    cursor: encodeCursor(frame.cursor),
+    retryAfter: durationFromMs(Math.round(frame.retryAfterMs)),
+  });
+}

@@ -1,0 +1,46 @@
+import type { PublishRequest, NewEvent as WireNewEvent } from "../../gen/millrace/v1/feed_service_pb.js";
+import type { NewEvent, Publication } from "../core/ports.ts";
+import { invalidRequest } from "./errors.ts";
+import { operationFromWire } from "./event-fields.ts";
+
+/**
+ * The core's form of a request that passed validation.
+ *
+ * @throws FeedError INVALID_REQUEST naming every event whose payload is not JSON
+ */
+export function publicationFromRequest(request: PublishRequest): Publication {
+  const violations = request.events.flatMap((event, index) => {
+    const problem = jsonProblem(event.payload?.form.value);
+    return problem === undefined ? [] : [{ field: `events[${index}].payload.json`, message: problem }];
+  });
+  if (violations.length > 0) {
+    throw invalidRequest(violations);
+  }
+  return {
+    events: request.events.map(newEvent),
+    idempotencyKey: request.idempotencyKey,
+    principal: "",
+  };
+}
+
+function newEvent(event: WireNewEvent): NewEvent {
+  return {
+    topic: event.topic,
+    key: event.key,
+    operation: operationFromWire(event.operation) ?? "MESSAGE",
+    payload: event.payload?.form.value,
+    headers: event.headers,
+  };
+}
+
+function jsonProblem(json: string | undefined): string | undefined {
+  if (json === undefined) {
+    return undefined;
+  }
+  try {
+    JSON.parse(json);
+    return undefined;
+  } catch (error) {
+    return `must be valid JSON: ${error instanceof Error ? error.message : String(error)}`;
+  }
+}

@@ -1,0 +1,96 @@
+import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { SubscribeRequest } from "../../gen/millrace/v1/feed_service_pb.js";
+import type { Selector as WireSelector } from "../../gen/millrace/v1/selector_pb.js";
+import type { Start, Subscription } from "../core/feed.ts";
+import type { Selector } from "../core/selector.ts";
+import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
+import { invalidRequest } from "./errors.ts";
+import { operationFromWire } from "./event-fields.ts";
+import type { StreamTerms } from "./frames.ts";
+
+/** Just under the 4 MiB that gRPC clients take unless told otherwise. */
+const DEFAULT_MAX_MESSAGE_BYTES = 4_128_768;
+/** Large enough to spread the cost of a message over many events, small enough that streams take turns. */
+const MAX_BATCH_BYTES = 1_048_576;
+
+/** What the request and the server's defaults agree on. */
+export function streamTerms(request: SubscribeRequest, defaultCheckpointIntervalMs: number): StreamTerms {
+  const maxMessageBytes = request.maxMessageBytes === 0 ? DEFAULT_MAX_MESSAGE_BYTES : request.maxMessageBytes;
+  const interval = request.delivery?.checkpointInterval;
+  return {
+    maxMessageBytes,
+    maxBatchBytes: Math.min(MAX_BATCH_BYTES, maxMessageBytes),
+    checkpointIntervalMs: interval === undefined ? defaultCheckpointIntervalMs : milliseconds(interval),
+  };
+}
+
+/**
+ * The core's form of a request that passed validation.
+ *
+ * @param deadlineMs - monotonic milliseconds, or `undefined` when the client set none
+ * @throws FeedError INVALID_REQUEST for a version that no feed can reach
+ */
+export function subscriptionFromRequest(
+  request: SubscribeRequest,
+  terms: StreamTerms,
+  codec: EventCodec,
+  deadlineMs: number | undefined,
+): Subscription {
+  return {
+    start: startFromRequest(request),
+    selectors: request.selectors.map(selectorFromWire),
+    checkpointIntervalMs: terms.checkpointIntervalMs,
+    maxBatchBytes: terms.maxBatchBytes - ENVELOPE_BYTES,
+    measure: codec.measure,
+    afterTransaction: request.afterTransaction === "" ? undefined : request.afterTransaction,
+    deadlineMs,
+  };
+}
+
+function startFromRequest(request: SubscribeRequest): Start {
+  const { start } = request;
+  switch (start.case) {
+    case undefined:
+    case "now":
+      return { kind: "now" };
+    case "oldest":
+      return { kind: "oldest" };
+    case "snapshot":
+      return { kind: "snapshot" };
+    case "afterCursor":
+      return { kind: "cursor", cursor: start.value };
+    case "afterVersion":
+      return {
+        kind: "version",
+        version: safeVersion(start.value),
+        epoch: request.epoch === "" ? undefined : request.epoch,
+      };
+    case "atTime":
+      return { kind: "time", timeMicros: microseconds(start.value) };
+  }
+}
+
+function safeVersion(version: bigint): number {
+  if (version > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw invalidRequest([{ field: "after_version", message: `must be at most ${Number.MAX_SAFE_INTEGER}` }]);
+  }
+  return Number(version);
+}
+
+function selectorFromWire(selector: WireSelector): Selector {
+  return {
+    topics: selector.topics,
+    keys: selector.keys,
+    operations: selector.operations.flatMap((operation) => operationFromWire(operation) ?? []),
+  };
+}
+
+function milliseconds(duration: Duration): number {
+  return Number(duration.seconds) * 1000 + duration.nanos / 1e6;
+}
+
+/** Rounded down, so that nothing is skipped; held within what a number keeps exactly (the year 2255). */
+function microseconds(time: Timestamp): number {
+  const micros = Number(time.seconds) * 1e6 + Math.floor(time.nanos / 1000);
+  return Math.max(Number.MIN_SAFE_INTEGER, Math.min(Number.MAX_SAFE_INTEGER, micros));
+}

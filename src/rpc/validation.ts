@@ -1,0 +1,71 @@
+import type { DescMessage, MessageShape } from "@bufbuild/protobuf";
+import { pathToString } from "@bufbuild/protobuf/reflect";
+import { createValidator, type Violation } from "@bufbuild/protovalidate";
+import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
+import { FeedError } from "../core/errors.ts";
+import { invalidRequest } from "./errors.ts";
+
+/**
+ * Holds every request to the rules in its schema. A request that breaks one, or that cannot be read at all, fails with
+ * INVALID_REQUEST and the path of each wrong field.
+ */
+export function createValidationInterceptor(): Interceptor {
+  const validator = createValidator();
+  const assertValid = <Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): void => {
+    const result = validator.validate(schema, message);
+    if (result.kind === "invalid") {
+      throw invalidRequest(result.violations.map(violationText));
+    }
+    if (result.kind === "error") {
+      throw result.error;
+    }
+  };
+  return (next) => (request) => {
+    if (!request.stream) {
+      assertValid(request.method.input, request.message);
+      return next(request);
+    }
+    return next({ ...request, message: validated(request.message, request.method.input, assertValid) });
+  };
+}
+
+async function* validated<Message extends MessageShape<DescMessage>>(
+  messages: AsyncIterable<Message>,
+  schema: DescMessage,
+  assertValid: (schema: DescMessage, message: Message) => void,
+): AsyncGenerator<Message> {
+  try {
+    for await (const message of messages) {
+      assertValid(schema, message);
+      yield message;
+    }
+  } catch (error) {
+    throw unreadableRequest(error) ?? error;
+  }
+}
+
+/**
+ * Connect's own failures to read a request, in our shape. It calls a broken binary message "internal", which would blame
+ * the server for what the client sent.
+ */
+export function unreadableRequest(error: unknown): FeedError | undefined {
+  if (!(error instanceof ConnectError)) {
+    return undefined;
+  }
+  if (error.code === Code.InvalidArgument || error.rawMessage.startsWith("parse binary: ")) {
+    return invalidRequest([{ field: "", message: `cannot be read: ${error.rawMessage}` }]);
+  }
+  if (error.code === Code.ResourceExhausted) {
+    return new FeedError(
+      "LIMIT_EXCEEDED",
+      `The request is larger than this server reads: ${error.rawMessage}.`,
+      "Send less in one request.",
+      { cause: error },
+    );
+  }
+  return undefined;
+}
+
+function violationText(violation: Violation): { readonly field: string; readonly message: string } {
+  return { field: pathToString(violation.field), message: violation.message };
+}
