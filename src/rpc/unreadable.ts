@@ -1,0 +1,38 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
+import { createAsyncIterable, readAllBytes } from "@connectrpc/connect/protocol";
+import { errorFromJsonBytes, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import { connectErrorFromFeedError } from "./errors.ts";
+import { unreadableRequest } from "./validation.ts";
+
+/** An error body is a sentence and a detail; one that is larger is not Connect's. */
+const MAX_ERROR_BYTES = 65_536;
+
+/**
+ * A unary request is parsed before any interceptor runs, so that a misspelt JSON field would come back as a bare
+ * sentence. Around the handler, Connect's unary error is opened, and gets our detail where it has none.
+ */
+export function withReadableErrors(handler: UniversalHandler): UniversalHandler {
+  if (handler.method.methodKind !== "unary") {
+    return handler;
+  }
+  const wrapped: UniversalHandler = Object.assign(async (request: Parameters<UniversalHandler>[0]) => {
+    const response = await handler(request);
+    const { status, header, body } = response;
+    const isUnaryError = status >= 400 && header?.get("content-type") === "application/json";
+    if (!isUnaryError || header.has("content-encoding") || body === undefined) {
+      return response;
+    }
+    const readable = readableBody(await readAllBytes(body, MAX_ERROR_BYTES));
+    header.set("content-length", String(readable.byteLength));
+    return { ...response, body: createAsyncIterable([readable]) };
+  }, handler);
+  return wrapped;
+}
+
+function readableBody(body: Uint8Array): Uint8Array {
+  const fallback = new ConnectError("not an error of Connect", Code.Unknown);
+  const error = errorFromJsonBytes(body, undefined, fallback);
+  const failure = error.details.length > 0 ? undefined : unreadableRequest(error);
+  return failure === undefined ? body : errorToJsonBytes(connectErrorFromFeedError(failure), undefined);
+}
