@@ -1,0 +1,86 @@
+/**
+ * What a client saw, in words of its own: the checker knows no type of the code under test, so that a mistake there
+ * cannot excuse itself here.
+ */
+
+/** One event or snapshot row as it arrived. */
+export interface SeenEvent {
+  readonly version: number;
+  readonly topic: string;
+  readonly key: string | undefined;
+  /** `INSERT`, `UPDATE`, `DELETE`, `TRUNCATE`, `SNAPSHOT`, `MESSAGE`. */
+  readonly operation: string;
+  /** JSON text, byte for byte. */
+  readonly before: string | undefined;
+  readonly after: string | undefined;
+  /** Decimal xid8; empty on snapshot rows. */
+  readonly transaction: string;
+  readonly occurredAtMicros: number;
+  readonly headers: string | undefined;
+}
+
+/** One frame as it arrived. */
+export type SeenFrame =
+  | { readonly kind: "opened"; readonly epoch: string; readonly version: number; readonly cursor: string }
+  | {
+      readonly kind: "events";
+      readonly events: readonly SeenEvent[];
+      readonly cursor: string;
+      readonly complete: boolean;
+    }
+  | { readonly kind: "checkpoint"; readonly version: number; readonly cursor: string; readonly state: string }
+  | { readonly kind: "snapshot_started"; readonly version: number; readonly restart: boolean }
+  | { readonly kind: "snapshot_complete"; readonly version: number; readonly cursor: string; readonly rows: number }
+  | { readonly kind: "closing"; readonly cursor: string };
+
+/** One call, from its first frame to however it ended. */
+export interface SeenCall {
+  /** The cursor that the call was opened with; `undefined` when it began otherwise. */
+  readonly from: string | undefined;
+  readonly frames: readonly SeenFrame[];
+}
+
+/** One client's story: its calls, each but the first resumed with the last cursor of the one before. */
+export interface Recording {
+  readonly client: string;
+  readonly calls: readonly SeenCall[];
+}
+
+/** A broken guarantee, with what is needed to look into it. */
+export interface Complaint {
+  readonly guarantee: "G1" | "G2" | "G3" | "G4" | "G5" | "G6" | "G7" | "G8" | "G11";
+  readonly client: string;
+  readonly text: string;
+}
+
+/** Every frame of every call, in the order of arrival. */
+export function framesOf(recording: Recording): readonly SeenFrame[] {
+  return recording.calls.flatMap((call) => call.frames);
+}
+
+/** Every event but snapshot rows, in the order of arrival. */
+export function eventsOf(recording: Recording): readonly SeenEvent[] {
+  return framesOf(recording).flatMap((frame) =>
+    frame.kind === "events" ? frame.events.filter((event) => event.operation !== "SNAPSHOT") : [],
+  );
+}
+
+/** The same text for the same event and no other: every field counts. */
+export function identityOf(event: SeenEvent): string {
+  return JSON.stringify([
+    event.version,
+    event.topic,
+    event.key ?? null,
+    event.operation,
+    event.before ?? null,
+    event.after ?? null,
+    event.transaction,
+    event.occurredAtMicros,
+    event.headers ?? null,
+  ]);
+}
+
+/** For complaints: where and what, without the images. */
+export function describeEvent(event: SeenEvent): string {
+  return `v${event.version} ${event.operation} ${event.topic}/${event.key ?? "-"} (transaction ${event.transaction})`;
+}
