@@ -19,6 +19,28 @@ export function tickEnd(tick: Tick): Version {
   return tick.firstVersion + tick.count - 1;
 }
 
+/** Index of the first of these ticks, which are in order, that ends at or after the version; their number when none does. */
+export function tickIndexFrom(ticks: readonly Tick[], version: Version): number {
+  let low = 0;
+  let high = ticks.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const tick = ticks[middle];
+    if (tick !== undefined && tickEnd(tick) < version) {
+      low = middle + 1;
+    } else {
+      high = middle;
+    }
+  }
+  return low;
+}
+
+/** The tick among these, which are in order, that holds the version. */
+export function tickHolding(ticks: readonly Tick[], version: Version): Tick | undefined {
+  const found = ticks[tickIndexFrom(ticks, version)];
+  return found !== undefined && found.firstVersion <= version ? found : undefined;
+}
+
 /**
  * A run of consecutive versions, read at once: from memory or from the table, a stream cannot tell.
  *

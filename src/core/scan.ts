@@ -1,0 +1,125 @@
+import type { Event, Version } from "./event.ts";
+import { type Page, type Tick, tickEnd, tickIndexFrom } from "./page.ts";
+
+/** A version and the tick that holds it, which is unknown when it is no longer kept. */
+export interface Position {
+  readonly version: Version;
+  readonly tick: Tick | undefined;
+}
+
+/** What a stream wants, and how much of it at once. */
+export interface ScanOptions {
+  readonly matches: (event: Event) => boolean;
+  readonly measure: (event: Event) => number;
+  readonly maxBatchBytes: number;
+}
+
+/** Why a scan came to its end: the page did, the next event does not fit, or its share of time is used up. */
+export type ScanEnd = "page_done" | "batch_full" | "budget_spent";
+
+/**
+ * How far a stream has looked, and what it has told: the two differ when nothing matches.
+ *
+ * `boundary` is the last tick end that was passed. When nothing was delivered after it, the stream may speak of it as a
+ * checkpoint although it has looked further: so a stream that waits in the middle of a tick that does not concern it is
+ * not silent.
+ */
+export class Progress {
+  /** Everything at or below it was looked at. */
+  scanned: Version;
+  /** The tick that holds `scanned`. */
+  tick: Tick | undefined;
+  /** `undefined` until one is passed: a stream may start in the middle of a tick. */
+  boundary: Position | undefined;
+  /** The last version that was delivered, or at which the stream began. */
+  delivered: Version;
+
+  constructor(start: Position) {
+    this.scanned = start.version;
+    this.delivered = start.version;
+    this.tick = start.tick;
+    // Retention cuts between ticks: a tick that is not kept any more was kept, or dropped, whole.
+    this.boundary = start.tick === undefined || tickEnd(start.tick) === start.version ? start : undefined;
+  }
+
+  /** Whether everything delivered lies at or before the boundary. */
+  get clean(): boolean {
+    return this.boundary !== undefined && this.boundary.version >= this.delivered;
+  }
+
+  /** What a cursor says now: it covers all that was delivered, and ends on a boundary where it can. */
+  get position(): Position {
+    if (this.boundary !== undefined && this.boundary.version >= this.delivered) {
+      return this.boundary;
+    }
+    return { version: this.scanned, tick: this.tick };
+  }
+}
+
+/** The events of one frame as they are gathered. */
+export class Batch {
+  readonly events: Event[] = [];
+  #bytes = 0;
+  readonly #maxBytes: number;
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes;
+  }
+
+  get empty(): boolean {
+    return this.events.length === 0;
+  }
+
+  /** False when it must wait for the next frame. An event that is too large for any frame gets one of its own. */
+  add(event: Event, bytes: number): boolean {
+    if (this.events.length > 0 && this.#bytes + bytes > this.#maxBytes) {
+      return false;
+    }
+    this.events.push(event);
+    this.#bytes += bytes;
+    return true;
+  }
+}
+
+/**
+ * Looks through a page from where `progress` stands, moves `progress` and adds what matches to `batch`. Stops before the
+ * first matching event that does not fit, so that `progress` also covers the events in between that nobody wanted.
+ *
+ * `budget` is the most events to look at.
+ */
+export function scan(page: Page, progress: Progress, batch: Batch, options: ScanOptions, budget: number): ScanEnd {
+  const { matches, measure } = options;
+  const { events, firstVersion } = page;
+  let at = progress.scanned + 1 - firstVersion;
+  const end = Math.min(events.length, at + budget);
+  let tickAt = tickIndexFrom(page.ticks, progress.scanned + 1);
+  while (at < end) {
+    const tick = page.ticks[tickAt++];
+    const tickStop = tick === undefined ? end : Math.min(end, tickEnd(tick) + 1 - firstVersion);
+    for (; at < tickStop; at++) {
+      const event = events[at];
+      if (event === undefined || !matches(event)) {
+        continue;
+      }
+      if (!batch.add(event, measure(event))) {
+        move(progress, firstVersion + at - 1, tick);
+        return "batch_full";
+      }
+      progress.delivered = event.version;
+    }
+    move(progress, firstVersion + at - 1, tick);
+  }
+  return at < events.length ? "budget_spent" : "page_done";
+}
+
+/** `scanned` may stand before the tick's first event: then it has not moved since the tick before. */
+function move(progress: Progress, scanned: Version, tick: Tick | undefined): void {
+  if (scanned === progress.scanned) {
+    return;
+  }
+  progress.scanned = scanned;
+  progress.tick = tick;
+  if (tick !== undefined && tickEnd(tick) === scanned) {
+    progress.boundary = { version: scanned, tick };
+  }
+}

@@ -1,0 +1,196 @@
+import { type Cursor, decodeCursor } from "./cursor.ts";
+import { FeedError } from "./errors.ts";
+import type { Version } from "./event.ts";
+import type { Start } from "./feed.ts";
+import type { Log } from "./log.ts";
+import { type Tick, tickEnd } from "./page.ts";
+import type { Bounds, FeedStore, SnapshotReader, WakeUp } from "./ports.ts";
+import type { Position } from "./scan.ts";
+import { nextWake } from "./wake-set.ts";
+
+/** Where a stream begins, in the terms of the order: after a version, perhaps with the rows of a snapshot first. */
+export interface ResolvedStart {
+  readonly position: Position;
+  /** As of `position`. Whoever gets it closes it. */
+  readonly snapshot: SnapshotReader | undefined;
+  /** The snapshot was begun before, by the stream whose cursor this is, and cut. */
+  readonly restart: boolean;
+}
+
+export interface StartContext {
+  readonly store: FeedStore;
+  readonly log: Log;
+  readonly wakeUp: WakeUp;
+  readonly wantsSource: (topic: string) => boolean;
+  /** What has made the feed unusable for streams: then it is no use waiting for it to move. */
+  readonly failure: () => FeedError | undefined;
+}
+
+const TOKEN = /^([0-9a-f-]{36}):([0-9]{1,20})$/;
+
+/**
+ * Fixes where a stream begins. Asks the database only for what the log does not know: streams that resume shortly after
+ * they were cut cost it nothing.
+ *
+ * @throws FeedError CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, DATABASE_UNAVAILABLE.
+ */
+export async function resolveStart(start: Start, context: StartContext, signal: AbortSignal): Promise<ResolvedStart> {
+  const { log } = context;
+  switch (start.kind) {
+    case "now":
+      return await plain(positionAt(log.head, context, signal));
+    case "oldest":
+      return await plain(oldestPosition(context, signal));
+    case "version":
+      assertEpoch(start.epoch, context);
+      return await plain(positionAt(start.version, context, signal));
+    case "time":
+      return await plain(positionAtTime(start.timeMicros, context, signal));
+    case "cursor": {
+      const cursor = decodeCursor(start.cursor);
+      assertEpoch(cursor.epoch, context);
+      const position = await positionAtCursor(cursor, context, signal);
+      return cursor.snapshot ? await fromSnapshot(context, true, signal) : { position, ...NO_SNAPSHOT };
+    }
+    case "snapshot":
+      return await fromSnapshot(context, false, signal);
+  }
+}
+
+/**
+ * Waits until the transaction is settled and this replica holds everything up to its end.
+ *
+ * @throws FeedError INVALID_REQUEST, EPOCH_CHANGED.
+ */
+export async function passBarrier(token: string, context: StartContext, signal: AbortSignal): Promise<void> {
+  const [, epoch, xid] = TOKEN.exec(token) ?? [];
+  if (epoch === undefined || xid === undefined) {
+    throw new FeedError(
+      "INVALID_REQUEST",
+      `after_transaction: \`${token}\` is not \`<epoch>:<xid8>\`.`,
+      "Pass what `Publish` answered or `select millrace.transaction()` gave.",
+      { violations: [{ field: "after_transaction", message: "must be `<epoch>:<xid8>`" }] },
+    );
+  }
+  assertEpoch(epoch, context);
+  const version = await context.store.settled(xid, signal);
+  context.wakeUp.nudge();
+  await headReaches(version, context, signal);
+}
+
+const NO_SNAPSHOT = { snapshot: undefined, restart: false } as const;
+
+async function plain(position: Promise<Position>): Promise<ResolvedStart> {
+  return { position: await position, ...NO_SNAPSHOT };
+}
+
+async function fromSnapshot(context: StartContext, restart: boolean, signal: AbortSignal): Promise<ResolvedStart> {
+  const { store, wantsSource } = context;
+  const snapshot = await store.snapshot({ wantsSource }, signal);
+  try {
+    const version = tickEnd(snapshot.tick);
+    // The snapshot's own tick is empty as often as not; a cursor remembers the tick that settled the version.
+    const tick = snapshot.tick.count > 0 ? snapshot.tick : await tickOf(version, context, signal);
+    return { position: { version, tick }, snapshot, restart };
+  } catch (error) {
+    await snapshot.close();
+    throw error;
+  }
+}
+
+async function oldestPosition(context: StartContext, signal: AbortSignal): Promise<Position> {
+  const version = (await context.store.bounds(signal)).oldest - 1;
+  return { version, tick: await tickOf(version, context, signal) };
+}
+
+async function positionAtTime(timeMicros: number, context: StartContext, signal: AbortSignal): Promise<Position> {
+  const tick = await context.store.tickAt(timeMicros, signal);
+  if (tick !== undefined) {
+    return await positionAt(tickEnd(tick), context, signal);
+  }
+  // The tick before the oldest version is always kept: when even that is later, what lies between is gone.
+  const bounds = await context.store.bounds(signal);
+  if (bounds.oldest > 1) {
+    throw historyLost(`What settled after ${new Date(timeMicros / 1000).toISOString()}`, bounds, context);
+  }
+  return await positionAt(0, context, signal);
+}
+
+async function positionAtCursor(cursor: Cursor, context: StartContext, signal: AbortSignal): Promise<Position> {
+  const position = await positionAt(cursor.version, context, signal);
+  const { tick } = position;
+  if (tick !== undefined && cursor.fingerprint !== 0 && tick.fingerprint !== cursor.fingerprint) {
+    throw new FeedError(
+      "CURSOR_INVALID",
+      `The cursor at version ${cursor.version} is from a history that was rolled back: the database holds another one.`,
+      "Discard what was received after the last state that you trust, and start again from `snapshot` or `oldest`.",
+      { epoch: context.store.epoch, headVersion: context.log.head },
+    );
+  }
+  return position;
+}
+
+/** Makes sure that a stream can go on after this version. */
+async function positionAt(version: Version, context: StartContext, signal: AbortSignal): Promise<Position> {
+  const { store, log } = context;
+  if (version > log.head) {
+    await assertSettled(version, context, signal);
+    context.wakeUp.nudge();
+    await headReaches(version, context, signal);
+  }
+  if (version + 1 < log.oldest) {
+    const bounds = await store.bounds(signal);
+    if (version + 1 < bounds.oldest) {
+      throw historyLost(`Version ${version + 1}`, bounds, context);
+    }
+  }
+  return { version, tick: await tickOf(version, context, signal) };
+}
+
+/** This replica may be behind; only the database knows. */
+async function assertSettled(version: Version, context: StartContext, signal: AbortSignal): Promise<void> {
+  const { oldest, head } = await context.store.bounds(signal);
+  if (version > head) {
+    throw new FeedError(
+      "CURSOR_INVALID",
+      `Version ${version} has not been settled: the last one is ${head}.`,
+      "Go on from `head_version` at most; if you did receive later versions, the database has lost them.",
+      { epoch: context.store.epoch, oldestVersion: oldest, headVersion: head },
+    );
+  }
+}
+
+async function headReaches(version: Version, context: StartContext, signal: AbortSignal): Promise<void> {
+  const { log, failure } = context;
+  while (log.head < version) {
+    const reason = failure();
+    if (reason !== undefined) {
+      throw reason;
+    }
+    await nextWake(log.changed, signal);
+  }
+}
+
+async function tickOf(version: Version, context: StartContext, signal: AbortSignal): Promise<Tick | undefined> {
+  return context.log.tickOf(version) ?? (await context.store.tickOf(version, signal));
+}
+
+function assertEpoch(epoch: string | undefined, context: StartContext): void {
+  if (epoch !== undefined && epoch !== "" && epoch !== context.store.epoch) {
+    throw new FeedError(
+      "EPOCH_CHANGED",
+      `The position belongs to epoch ${epoch}; the history in force is ${context.store.epoch}.`,
+      "Start again from `snapshot` or `oldest`: positions of one epoch mean nothing in another.",
+      { epoch: context.store.epoch, headVersion: context.log.head },
+    );
+  }
+}
+
+function historyLost(what: string, bounds: Bounds, context: StartContext): FeedError {
+  return new FeedError(
+    "HISTORY_LOST",
+    `${what} is older than what is kept: the oldest version is ${bounds.oldest}.`,
+    "Start from `snapshot` to get the state and go on from there, or from `oldest` to accept the loss.",
+    { epoch: context.store.epoch, oldestVersion: bounds.oldest, headVersion: bounds.head },
+  );
+}

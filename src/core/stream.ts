@@ -1,0 +1,293 @@
+import type { Cursor } from "./cursor.ts";
+import { FeedError } from "./errors.ts";
+import type { Event, Version } from "./event.ts";
+import type { ClosingReason, Frame, StreamState } from "./frame.ts";
+import type { Log } from "./log.ts";
+import { type Page, tickHolding } from "./page.ts";
+import type { Clock } from "./ports.ts";
+import { Batch, type Position, Progress, type ScanOptions, scan } from "./scan.ts";
+import { SnapshotDelivery } from "./snapshot-delivery.ts";
+import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
+
+/** Events looked at before others get their turn. */
+const SCAN_BUDGET = 16_384;
+/** Share of the checkpoint interval that chance adds, so that streams opened together do not speak together for ever. */
+const JITTER = 0.1;
+/** Drained clients come back within this, spread out. */
+const DRAIN_RETRY_MS = 1_000;
+
+/** What a stream sees of the feed: read at every step, never awaited. */
+export interface FeedView {
+  readonly epoch: string;
+  readonly log: Log;
+  /** The database has not answered for a while: what is committed meanwhile is unknown. */
+  readonly stale: boolean;
+  readonly draining: boolean;
+  /** Oldest version that the database is known to keep. */
+  readonly oldest: Version;
+}
+
+export interface StreamOptions {
+  readonly scan: ScanOptions;
+  readonly checkpointIntervalMs: number;
+  /** Monotonic milliseconds at which the stream says `closing`; infinity for never. */
+  readonly closesAtMs: number;
+}
+
+/** What whoever drives a stream does next; then it calls `step` again. */
+export type StreamAction =
+  /** Hand it to the client. */
+  | { readonly kind: "emit"; readonly frame: Frame }
+  /** Begin to read the history after this version, and `supply` it when it has come. Said once per read. */
+  | { readonly kind: "read"; readonly after: Version }
+  /** Get the snapshot's next rows and `supplyRows`. */
+  | { readonly kind: "rows" }
+  /** Sleep until the feed changes, a read has come, or this moment (monotonic milliseconds; may be infinity). */
+  | { readonly kind: "wait"; readonly untilMs: number }
+  /** There is more to look at; let others have their turn first. */
+  | { readonly kind: "turn" }
+  /** The last frame was emitted. */
+  | { readonly kind: "end" };
+
+const ROWS: StreamAction = { kind: "rows" };
+const TURN: StreamAction = { kind: "turn" };
+const END: StreamAction = { kind: "end" };
+
+/**
+ * One stream, as a machine without threads, timers or I/O: whoever drives it asks for the next `step` and does what it
+ * says. Time and chance come from the clock that it is given, so a run can be replayed.
+ *
+ * A stream holds a position and nothing else. What follows the position comes from the log when the log has it (live) and
+ * from the table when it has not (catching up); that is decided anew at every step from two numbers, so there is no moment
+ * of changing over at which an event could be skipped or doubled. A slow client makes a slow stream, whose position falls
+ * off the log's tail; it costs the table a few reads, and nobody else anything.
+ *
+ * Checkpoints are said only at tick boundaries after which nothing was delivered: all events of a transaction lie in one
+ * tick, so they lie between two checkpoints.
+ */
+export class Stream {
+  readonly #view: FeedView;
+  readonly #options: StreamOptions;
+  readonly #clock: Clock;
+  #phase: StreamPhase = "opening";
+  #progress: Progress;
+  #snapshot: SnapshotDelivery | undefined;
+  /** Frames that were decided together and wait to be emitted. */
+  readonly #queue: Frame[] = [];
+  /** History that was read and not yet passed. */
+  #page: Page | undefined;
+  #reading = false;
+  /** The state that the client was last told, or may take for granted. */
+  #told: StreamState;
+  #checkpointAtMs: number;
+
+  constructor(start: Position, view: FeedView, options: StreamOptions, clock: Clock) {
+    this.#view = view;
+    this.#options = options;
+    this.#clock = clock;
+    this.#progress = new Progress(start);
+    this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
+    this.#checkpointAtMs = this.#nextCheckpoint();
+  }
+
+  get phase(): StreamPhase {
+    return this.#phase;
+  }
+
+  /** Begins after the start position. */
+  begin(): void {
+    this.#occur("positioned");
+    this.#queue.push(this.#opened(false));
+  }
+
+  /** Begins with the rows of a snapshot, which is as of the start position. */
+  beginSnapshot(snapshot: { readonly topics: readonly string[]; readonly restart: boolean }): void {
+    this.#occur("snapshot_begun");
+    const { version } = this.#progress.position;
+    const { topics, restart } = snapshot;
+    this.#snapshot = new SnapshotDelivery({ version, topics, restart }, this.#options.scan);
+    this.#queue.push(this.#opened(true), { kind: "snapshot_started", version, restart, topics });
+  }
+
+  /** What the snapshot's reader gave; `undefined` at its end. */
+  supplyRows(rows: readonly Event[] | undefined): void {
+    this.#snapshot?.supply(rows);
+  }
+
+  /** What the read gave; `undefined` when there is nothing, or it failed and is to be tried again. */
+  supply(page: Page | undefined): void {
+    this.#reading = false;
+    if (page !== undefined) {
+      const next = this.#progress.scanned + 1;
+      if (next < page.firstVersion || next >= page.firstVersion + page.events.length) {
+        throw new FeedError(
+          "INTERNAL",
+          `The page from version ${page.firstVersion} does not hold version ${next}, which was asked for.`,
+          "Report this as a fault of Millrace.",
+        );
+      }
+    }
+    this.#page = page;
+  }
+
+  /** Gives back history that was read ahead: a client that takes nothing shall cost nothing. It is read again. */
+  forget(): void {
+    this.#page = undefined;
+  }
+
+  step(): StreamAction {
+    if (this.#phase === "closing") {
+      return END;
+    }
+    const queued = this.#queue.shift();
+    if (queued !== undefined) {
+      return this.#emit(queued);
+    }
+    const nowMs = this.#clock.monotonic();
+    if (this.#view.draining || nowMs >= this.#options.closesAtMs) {
+      const closing = this.#closing(this.#view.draining ? "DRAINING" : "DEADLINE");
+      this.#occur("closed");
+      return this.#emit(closing);
+    }
+    return this.#snapshot === undefined ? this.#stepEvents(nowMs) : this.#stepSnapshot(this.#snapshot);
+  }
+
+  #stepSnapshot(snapshot: SnapshotDelivery): StreamAction {
+    const events = snapshot.take();
+    if (events !== undefined) {
+      return this.#emit({ kind: "events", events, cursor: this.#cursor(true), complete: false });
+    }
+    if (!snapshot.complete) {
+      return ROWS;
+    }
+    this.#snapshot = undefined;
+    this.#occur("snapshot_done");
+    this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
+    const { version, delivered } = snapshot;
+    return this.#emit({ kind: "snapshot_complete", version, cursor: this.#cursor(false), rows: delivered });
+  }
+
+  #stepEvents(nowMs: number): StreamAction {
+    this.#occur(this.#inLog() ? "met_the_log" : "fell_behind");
+    const { clean } = this.#progress;
+    if (clean && this.#told !== this.#state()) {
+      return this.#emit(this.#checkpoint());
+    }
+    const batch = new Batch(this.#options.scan.maxBatchBytes);
+    const more = this.#collect(batch);
+    if (!batch.empty) {
+      const complete = this.#progress.clean;
+      return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(false), complete });
+    }
+    if (this.#progress.clean && nowMs >= this.#checkpointAtMs) {
+      return this.#emit(this.#checkpoint());
+    }
+    if (more) {
+      return TURN;
+    }
+    if (this.#phase === "catching_up" && !this.#reading) {
+      this.#reading = true;
+      return { kind: "read", after: this.#progress.scanned };
+    }
+    const checkpointAtMs = this.#progress.clean ? this.#checkpointAtMs : Number.POSITIVE_INFINITY;
+    return { kind: "wait", untilMs: Math.min(checkpointAtMs, this.#options.closesAtMs) };
+  }
+
+  /** Gathers what is at hand; true when it stopped although there is more. Never reads: that takes an action. */
+  #collect(batch: Batch): boolean {
+    const progress = this.#progress;
+    const stopAt = progress.scanned + SCAN_BUDGET;
+    while (progress.scanned < stopAt) {
+      const page = this.#pageAtHand();
+      if (page === undefined) {
+        return false;
+      }
+      if (scan(page, progress, batch, this.#options.scan, stopAt - progress.scanned) === "batch_full") {
+        return true;
+      }
+    }
+    return this.#pageAtHand() !== undefined;
+  }
+
+  /** The page that holds what comes next, from the log before anything else. */
+  #pageAtHand(): Page | undefined {
+    if (this.#inLog()) {
+      this.#occur("met_the_log");
+      this.#page = undefined;
+      return this.#view.log.read(this.#progress.scanned);
+    }
+    const page = this.#page;
+    if (page !== undefined && this.#progress.scanned + 1 >= page.firstVersion + page.events.length) {
+      this.#page = undefined;
+    }
+    return this.#page;
+  }
+
+  /** Whether what comes next is in the log, or will be: the table may be ahead of it. */
+  #inLog(): boolean {
+    return this.#progress.scanned + 1 >= this.#view.log.oldest;
+  }
+
+  #state(): StreamState {
+    if (this.#view.stale) {
+      return "STALE";
+    }
+    return this.#inLog() ? "LIVE" : "CATCHING_UP";
+  }
+
+  #occur(occurrence: StreamOccurrence): void {
+    this.#phase = nextPhase(this.#phase, occurrence);
+  }
+
+  #emit(frame: Frame): StreamAction {
+    this.#checkpointAtMs = this.#nextCheckpoint();
+    return { kind: "emit", frame };
+  }
+
+  #nextCheckpoint(): number {
+    return this.#clock.monotonic() + this.#options.checkpointIntervalMs * (1 + JITTER * this.#clock.random());
+  }
+
+  #cursor(snapshot: boolean): Cursor {
+    const { version, tick } = this.#progress.position;
+    return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot };
+  }
+
+  #opened(snapshot: boolean): Frame {
+    const { epoch, log } = this.#view;
+    const cursor = this.#cursor(snapshot);
+    const head = Math.max(log.head, cursor.version);
+    const oldest = Math.min(this.#view.oldest, head + 1);
+    return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest };
+  }
+
+  #checkpoint(): Frame {
+    const { version, tick } = this.#progress.position;
+    const state = this.#state();
+    this.#told = state;
+    return {
+      kind: "checkpoint",
+      cursor: this.#cursor(false),
+      version,
+      state,
+      lagVersions: state === "STALE" ? undefined : Math.max(0, this.#view.log.head - version),
+      lagMs: state === "STALE" ? undefined : this.#lagMs(version),
+      timeMicros: tick === undefined || tick.count === 0 ? undefined : tick.timeMicros,
+    };
+  }
+
+  /** Age of the first version not yet passed. Unknown while history is read and the next page has not come. */
+  #lagMs(version: Version): number | undefined {
+    const { log } = this.#view;
+    if (version >= log.head) {
+      return 0;
+    }
+    const next = log.tickOf(version + 1) ?? tickHolding(this.#page?.ticks ?? [], version + 1);
+    return next === undefined ? undefined : Math.max(0, this.#clock.now() - next.timeMicros / 1000);
+  }
+
+  #closing(reason: ClosingReason): Frame {
+    const retryAfterMs = reason === "DRAINING" ? Math.round(DRAIN_RETRY_MS * this.#clock.random()) : 0;
+    return { kind: "closing", reason, cursor: this.#cursor(this.#snapshot !== undefined), retryAfterMs };
+  }
+}

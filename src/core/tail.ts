@@ -1,0 +1,212 @@
+import { backOffMs, pause } from "./back-off.ts";
+import { FeedError } from "./errors.ts";
+import type { Version } from "./event.ts";
+import { Log } from "./log.ts";
+import type { Clock, FeedStore, Service, Timers, WakeUp } from "./ports.ts";
+
+/** How often the oldest version is asked for: it moves with retention, and is only ever told, never relied on. */
+const OLDEST_EVERY_MS = 10_000;
+
+export interface TailOptions {
+  readonly store: FeedStore;
+  readonly wakeUp: WakeUp;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly staleAfterMs: number;
+  readonly logMaxBytes: number;
+  readonly report: (message: string, error: unknown) => void;
+}
+
+/**
+ * The one reader that fills the log: settle what has committed, append it, sleep until there may be more.
+ *
+ * It never gives up. A database that does not answer is asked again, more and more rarely; a fault of our own (a page that
+ * does not fit the log) is reported and tried again too, for the log stays right and the streams stay open. What it cannot
+ * do is keep quiet: as long as nothing can be settled the feed is STALE, with the reason.
+ */
+export class Tail implements Service {
+  readonly #options: TailOptions;
+  readonly #stopping = new AbortController();
+  #log: Log | undefined;
+  #running: Promise<void> | undefined;
+  #oldest: Version = 1;
+  #oldestAskedAtMs = 0;
+  #answeredAtMs: number | undefined;
+  /** Since when an answer is due. Time asleep, when nothing is asked, is not time without an answer. */
+  #askingSinceMs: number | undefined;
+  #failure: FeedError | undefined;
+  #failures = 0;
+  /** The failure is not one that time alone may heal within `staleAfterMs`. */
+  #broken = false;
+  #stale = false;
+  #cancelPulse: (() => void) | undefined;
+
+  constructor(options: TailOptions) {
+    this.#options = options;
+  }
+
+  /** @throws FeedError INTERNAL before `start`. */
+  get log(): Log {
+    if (this.#log === undefined) {
+      throw new FeedError("INTERNAL", "The feed has not been started.", "Await `start` before anything else.");
+    }
+    return this.#log;
+  }
+
+  get started(): boolean {
+    return this.#log !== undefined;
+  }
+
+  get stale(): boolean {
+    return this.#stale;
+  }
+
+  get oldest(): Version {
+    return this.#oldest;
+  }
+
+  get answeredAtMs(): number | undefined {
+    return this.#answeredAtMs;
+  }
+
+  /** What the last attempt failed with; `undefined` while all is well. */
+  get failure(): FeedError | undefined {
+    return this.#failure;
+  }
+
+  /** What ends streams: a history that is no longer in force has no continuation. */
+  get fatal(): FeedError | undefined {
+    return this.#failure?.code === "EPOCH_CHANGED" ? this.#failure : undefined;
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    const { store, clock, logMaxBytes } = this.#options;
+    const { head, oldest } = await store.bounds(signal);
+    const tick = await store.tickOf(head, signal);
+    signal.throwIfAborted();
+    this.#oldest = oldest;
+    this.#oldestAskedAtMs = clock.monotonic();
+    this.#answeredAtMs = clock.monotonic();
+    this.#log = new Log({ maxBytes: logMaxBytes, head, tick });
+    this.#pulse();
+    this.#running = this.#run(this.#log);
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(
+      new FeedError("DRAINING", "The feed has been stopped.", "Go on at another replica, or later."),
+    );
+    this.#cancelPulse?.();
+    await this.#running;
+  }
+
+  async #run(log: Log): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      const found = await this.#advance(log, signal);
+      if (signal.aborted) {
+        return;
+      }
+      try {
+        await (found === undefined
+          ? pause(backOffMs(this.#failures, this.#options.clock), this.#options.timers, signal)
+          : this.#options.wakeUp.wait(found, signal));
+      } catch (error) {
+        if (!signal.aborted) {
+          this.#options.report("The wake-up failed; the feed polls instead.", error);
+          await pause(100, this.#options.timers, signal).catch(() => undefined);
+        }
+      }
+    }
+  }
+
+  /** Whether there was anything; `undefined` when it could not be found out. */
+  async #advance(log: Log, signal: AbortSignal): Promise<boolean | undefined> {
+    const { store, clock } = this.#options;
+    this.#askingSinceMs ??= clock.monotonic();
+    try {
+      const page = await store.advance(log.head, signal);
+      if (page !== undefined) {
+        log.append(page);
+      }
+      this.#answered();
+      return page !== undefined;
+    } catch (error) {
+      if (!signal.aborted) {
+        this.#failed(error);
+      }
+      return undefined;
+    }
+  }
+
+  #answered(): void {
+    const nowMs = this.#options.clock.monotonic();
+    this.#askingSinceMs = undefined;
+    this.#answeredAtMs = nowMs;
+    this.#failure = undefined;
+    this.#failures = 0;
+    this.#broken = false;
+    if (this.#stale) {
+      this.#judge();
+    }
+    if (nowMs - this.#oldestAskedAtMs >= OLDEST_EVERY_MS) {
+      this.#oldestAskedAtMs = nowMs;
+      this.#askOldest();
+    }
+  }
+
+  #failed(error: unknown): void {
+    const failure = asFeedError(error);
+    if (this.#failure?.message !== failure.message) {
+      this.#options.report("The feed cannot move; it tries again.", error);
+    }
+    this.#failure = failure;
+    this.#failures += 1;
+    this.#broken = failure.code !== "DATABASE_UNAVAILABLE";
+    this.#judge();
+  }
+
+  /** Beside the tail's own work: an answer that is late or missing here changes nothing. */
+  #askOldest(): void {
+    const { store, report } = this.#options;
+    store.bounds(this.#stopping.signal).then(
+      ({ oldest }) => {
+        this.#oldest = Math.max(this.#oldest, oldest);
+      },
+      (error: unknown) => {
+        if (!this.#stopping.signal.aborted && asFeedError(error).code !== "DATABASE_UNAVAILABLE") {
+          report("The oldest version could not be asked for.", error);
+        }
+      },
+    );
+  }
+
+  /** An advance that hangs ends no attempt, so somebody else must look at the time. */
+  #pulse(): void {
+    const { timers, staleAfterMs } = this.#options;
+    this.#cancelPulse = timers.after(staleAfterMs / 4, () => {
+      this.#judge();
+      this.#pulse();
+    });
+  }
+
+  #judge(): void {
+    const { clock, staleAfterMs } = this.#options;
+    const since = this.#askingSinceMs;
+    const stale = this.#broken || (since !== undefined && clock.monotonic() - since > staleAfterMs);
+    if (stale !== this.#stale || this.fatal !== undefined) {
+      this.#stale = stale;
+      this.#log?.changed.wakeAll();
+    }
+  }
+}
+
+function asFeedError(error: unknown): FeedError {
+  if (error instanceof FeedError) {
+    return error;
+  }
+  const message = error instanceof Error ? error.message : String(error);
+  return new FeedError("INTERNAL", message, "Report this as a fault of Millrace; the feed tries again.", {
+    cause: error,
+  });
+}

@@ -1,0 +1,79 @@
+/** Somebody who waits. `wake` must be cheap and must not throw: thousands are called in a row. */
+export interface Waiter {
+  wake(): void;
+}
+
+/**
+ * Everybody who waits for one thing to change. Each is woken once and then forgotten, and enrols again before its next
+ * wait: so a waiter costs one entry of a set, whatever happens meanwhile, and leaves nothing behind when it gives up.
+ */
+export class WakeSet {
+  #waiters = new Set<Waiter>();
+
+  get size(): number {
+    return this.#waiters.size;
+  }
+
+  add(waiter: Waiter): void {
+    this.#waiters.add(waiter);
+  }
+
+  delete(waiter: Waiter): void {
+    this.#waiters.delete(waiter);
+  }
+
+  wakeAll(): void {
+    if (this.#waiters.size === 0) {
+      return;
+    }
+    const woken = this.#waiters;
+    this.#waiters = new Set();
+    for (const waiter of woken) {
+      waiter.wake();
+    }
+  }
+}
+
+/** Resolves at the next `wakeAll`; rejects with the signal's reason. For those who wait seldom. */
+export function nextWake(set: WakeSet, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+      return;
+    }
+    const waiter: Waiter = {
+      wake() {
+        signal.removeEventListener("abort", onAbort);
+        resolve();
+      },
+    };
+    const onAbort = () => {
+      set.delete(waiter);
+      reject(signal.reason);
+    };
+    signal.addEventListener("abort", onAbort, { once: true });
+    set.add(waiter);
+  });
+}
+
+/** One who waits often: rung from anywhere and any number of times, heard once. */
+export class Bell implements Waiter {
+  #rung = false;
+  #hear: (() => void) | undefined;
+
+  wake(): void {
+    this.#rung = true;
+    this.#hear?.();
+  }
+
+  /** Resolves when it was rung since it was last heard. */
+  async heard(): Promise<void> {
+    if (!this.#rung) {
+      await new Promise<void>((resolve) => {
+        this.#hear = resolve;
+      });
+      this.#hear = undefined;
+    }
+    this.#rung = false;
+  }
+}
