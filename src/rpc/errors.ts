@@ -30,7 +30,7 @@ export const errorTable: Readonly<Record<FeedErrorCode, ErrorMapping>> = {
 /** The wire's form of a failure: code, "sentence. action", and the detail that lets the client go on. */
 export function connectErrorFromFeedError(error: FeedError): ConnectError {
   const mapping = errorTable[error.code];
-  const message = error.action === "" ? error.message : `${error.message} ${error.action}`;
+  const message = `${sentence(error.message)} ${error.action}`.trimEnd();
   const details = [{ desc: ErrorDetailSchema, value: detailOf(error, mapping) }];
   return new ConnectError(message, mapping.connect, undefined, details, error.cause);
 }
@@ -78,6 +78,10 @@ export function invalidRequest(violations: readonly { readonly field: string; re
 
 function sentenceEnd(message: string): string {
   return message.replace(/[.\s]+$/, "");
+}
+
+function sentence(message: string): string {
+  return /[.!?]$/.test(message) ? message : `${message}.`;
 }
 
 function detailOf(error: FeedError, mapping: ErrorMapping): ErrorDetail {

@@ -1,7 +1,7 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { createAsyncIterable, readAllBytes } from "@connectrpc/connect/protocol";
-import { errorFromJsonBytes, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
+import { codeToHttpStatus, errorFromJsonBytes, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
 import { connectErrorFromFeedError } from "./errors.ts";
 import { unreadableRequest } from "./validation.ts";
 
@@ -23,16 +23,23 @@ export function withReadableErrors(handler: UniversalHandler): UniversalHandler 
     if (!isUnaryError || header.has("content-encoding") || body === undefined) {
       return response;
     }
-    const readable = readableBody(await readAllBytes(body, MAX_ERROR_BYTES));
+    const bytes = await readAllBytes(body, MAX_ERROR_BYTES);
+    const error = readableError(bytes);
+    const readable = error === undefined ? bytes : errorToJsonBytes(error, undefined);
     header.set("content-length", String(readable.byteLength));
-    return { ...response, body: createAsyncIterable([readable]) };
+    return {
+      ...response,
+      status: error === undefined ? status : codeToHttpStatus(error.code),
+      body: createAsyncIterable([readable]),
+    };
   }, handler);
   return wrapped;
 }
 
-function readableBody(body: Uint8Array): Uint8Array {
+/** `undefined` when the error is fine as it is. */
+function readableError(body: Uint8Array): ConnectError | undefined {
   const fallback = new ConnectError("not an error of Connect", Code.Unknown);
   const error = errorFromJsonBytes(body, undefined, fallback);
   const failure = error.details.length > 0 ? undefined : unreadableRequest(error);
-  return failure === undefined ? body : errorToJsonBytes(connectErrorFromFeedError(failure), undefined);
+  return failure && connectErrorFromFeedError(failure);
 }

@@ -1,0 +1,80 @@
+import type { Feed, FeedStatus } from "../core/feed.ts";
+import type { RpcHandler } from "../rpc/handler.ts";
+
+type Request = Parameters<RpcHandler>[0];
+
+/** What the plain pages tell of. */
+export interface PagesOptions {
+  readonly feed: Feed;
+  readonly url: () => string;
+  readonly serverVersion: string;
+}
+
+/** For people with curl and for orchestrators: `/`, `/livez`, `/readyz`. Everything else is 404 with a hint. */
+export function createPages(options: PagesOptions): RpcHandler {
+  return (request, response) => {
+    const { status, text } = page(request, options);
+    response.statusCode = status;
+    response.setHeader("Content-Type", "text/plain; charset=utf-8");
+    response.setHeader("Cache-Control", "no-store");
+    response.end(request.method === "HEAD" ? "" : text);
+  };
+}
+
+interface Page {
+  readonly status: number;
+  readonly text: string;
+}
+
+function page(request: Request, { feed, url, serverVersion }: PagesOptions): Page {
+  const path = (request.url ?? "/").split("?", 1)[0];
+  if (request.method !== "GET" && request.method !== "HEAD") {
+    return path === "/" || path === "/livez" || path === "/readyz"
+      ? { status: 405, text: "Use GET.\n" }
+      : { status: 404, text: notFound(path ?? "", url()) };
+  }
+  switch (path) {
+    case "/":
+      return { status: 200, text: welcome(feed.status(), url(), serverVersion) };
+    case "/livez":
+      return { status: 200, text: "The process runs.\n" };
+    case "/readyz":
+      return readiness(feed.status());
+    default:
+      return { status: 404, text: notFound(path ?? "", url()) };
+  }
+}
+
+/** Ready means that the feed moves: commits become versions. */
+function readiness(status: FeedStatus): Page {
+  switch (status.state) {
+    case "LIVE":
+      return { status: 200, text: `Ready: the feed stands at version ${status.head}.\n` };
+    case "STARTING":
+      return { status: 503, text: `Starting: ${status.failure ?? "the log is not filled yet."}\n` };
+    case "STALE":
+      return { status: 503, text: `Not ready: ${status.failure ?? "nothing could be settled for a while."}\n` };
+    case "DRAINING":
+      return { status: 503, text: "Going down: no new streams.\n" };
+  }
+}
+
+function welcome(status: FeedStatus, url: string, serverVersion: string): string {
+  const buf = `npx buf curl${url.startsWith("https") ? "" : " --http2-prior-knowledge"}`;
+  return `Millrace ${serverVersion}: committed Postgres changes, in order, as gRPC, gRPC-Web and Connect streams.
+The feed is ${status.state} at version ${status.head} (oldest ${status.oldest}), with ${status.streams} open streams.
+
+Follow it from the oldest version on:
+  ${buf} --reflect ${url}/millrace.v1.FeedService/Subscribe -d '{"oldest":{}}'
+Ask where it stands:
+  curl -H 'content-type: application/json' -d '{}' ${url}/millrace.v1.FeedService/GetStatus
+List everything that it speaks:
+  ${buf} --list-methods ${url}
+
+Health: ${url}/livez ${url}/readyz and grpc.health.v1.
+`;
+}
+
+function notFound(path: string, url: string): string {
+  return `There is nothing at ${path}. ${url}/ says what there is.\n`;
+}

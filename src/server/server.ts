@@ -1,0 +1,170 @@
+import { readFile } from "node:fs/promises";
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Logger } from "pino";
+import { systemClock } from "../core/clock.ts";
+import { FeedError } from "../core/errors.ts";
+import type { Feed } from "../core/feed.ts";
+import { createRpcHandler, type RpcHandler } from "../rpc/handler.ts";
+import type { Problem } from "../rpc/status.ts";
+import type { Config } from "./config.ts";
+import { createCors } from "./cors.ts";
+import { waitForDatabase } from "./database-wait.ts";
+import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
+import { type Listener, listen } from "./listen.ts";
+import { createLogger } from "./logger.ts";
+import { createPages } from "./pages.ts";
+import { openPostgresFeed } from "./postgres-feed.ts";
+import { serverVersion } from "./version.ts";
+
+/** A feed with what stands behind it. */
+export interface OpenedFeed {
+  readonly feed: Feed;
+  /** What is wrong beside what the feed itself knows; answers from memory. */
+  problems(): readonly Problem[];
+  /** Ends the feed and its store, in that order. */
+  stop(): Promise<void>;
+}
+
+/** Opens a started feed, or rejects and leaves nothing behind. DATABASE_UNAVAILABLE is tried again. */
+export type FeedOpener = (config: Config, log: Logger, signal: AbortSignal) => Promise<OpenedFeed>;
+
+/** What surrounds a server. */
+export interface StartOptions {
+  /** Default: JSON lines on standard error at `config.logLevel`. */
+  readonly log?: Logger;
+  /** Gives up the start. */
+  readonly signal?: AbortSignal;
+  /** Default: the feed of `config.databaseUrl`. */
+  readonly openFeed?: FeedOpener;
+  /** Told why the start waits, each time it tries again. */
+  readonly onWait?: (failure: string) => void;
+}
+
+/** A server that takes calls. */
+export interface RunningServer {
+  readonly url: string;
+  readonly port: number;
+  readonly feed: Feed;
+  /** Drains and ends everything. Idempotent. `graceMs` as `config.drainMs` by default. */
+  stop(graceMs?: number): Promise<void>;
+}
+
+/** What is left of connections once their streams have ended. */
+const CLOSE_GRACE_MS = 1_000;
+
+/**
+ * Opens the port, then the feed, for which it waits as long as Postgres does not answer. Resolves once commits become
+ * versions.
+ *
+ * @throws FeedError INVALID_REQUEST with what to do when waiting cannot help: the port is taken, the password is wrong, a
+ *   right is missing, the schema is of a newer Millrace
+ */
+export async function startServer(config: Config, options: StartOptions = {}): Promise<RunningServer> {
+  const log = options.log ?? createLogger(config.logLevel);
+  const signal = options.signal ?? new AbortController().signal;
+  const slot = createFeedSlot();
+  const shutdown = new AbortController();
+  let problems: () => readonly Problem[] = () => [];
+  const handlers = { slot, log, shutdown: shutdown.signal, problems: () => problems() };
+  const listener = await openPort(config, handlers);
+  log.info({ url: listener.url, version: serverVersion }, "listening");
+  try {
+    const opened = await waitForDatabase(() => (options.openFeed ?? openPostgresFeed)(config, log, signal), {
+      log,
+      signal,
+      onWait(failure) {
+        slot.explain(failure);
+        options.onWait?.(failure);
+      },
+    });
+    problems = opened.problems;
+    slot.fill(opened.feed);
+    const { epoch, head, oldest } = opened.feed.status();
+    log.info({ epoch, head, oldest }, "the feed moves");
+    return runningServer(config, listener, slot, shutdown, opened, log);
+  } catch (error) {
+    await listener.close(0);
+    throw error;
+  }
+}
+
+function runningServer(
+  config: Config,
+  listener: Listener,
+  slot: FeedSlot,
+  shutdown: AbortController,
+  opened: OpenedFeed,
+  log: Logger,
+): RunningServer {
+  let stopped: Promise<void> | undefined;
+  const stop = async (graceMs: number): Promise<void> => {
+    log.info({ streams: slot.status().streams, graceMs }, "draining");
+    await slot.drain(graceMs);
+    shutdown.abort(new ConnectError("The server is going down.", Code.Unavailable));
+    await listener.close(CLOSE_GRACE_MS);
+    await opened.stop();
+    log.info({}, "stopped");
+  };
+  return {
+    url: listener.url,
+    port: listener.port,
+    feed: slot,
+    stop(graceMs = config.drainMs) {
+      stopped ??= stop(graceMs);
+      return stopped;
+    },
+  };
+}
+
+interface Handlers {
+  readonly slot: FeedSlot;
+  readonly log: Logger;
+  readonly shutdown: AbortSignal;
+  readonly problems: () => readonly Problem[];
+}
+
+async function openPort(config: Config, { slot, log, shutdown, problems }: Handlers): Promise<Listener> {
+  let url = "";
+  const rpc = createRpcHandler({
+    feed: slot,
+    clock: systemClock,
+    problems,
+    checkpointIntervalMs: config.checkpointIntervalMs,
+    serverVersion,
+    log,
+    maxRequestBytes: config.maxRequestBytes,
+    compress: config.compress,
+    shutdownSignal: shutdown,
+    fallback: createPages({ feed: slot, url: () => url, serverVersion }),
+  });
+  const cors = createCors(config.corsOrigins);
+  const handler: RpcHandler = (request, response) => {
+    if (cors(request, response) === "pass") {
+      rpc(request, response);
+    }
+  };
+  const listener = await listen({
+    host: config.host,
+    port: config.port,
+    tls: await readCertificate(config),
+    maxConcurrentStreams: config.maxStreams,
+    handler,
+  });
+  url = listener.url;
+  return listener;
+}
+
+async function readCertificate({ tlsCert, tlsKey }: Config): Promise<{ cert: string; key: string } | undefined> {
+  if (tlsCert === undefined || tlsKey === undefined) {
+    return undefined;
+  }
+  const read = async (path: string, option: string): Promise<string> => {
+    try {
+      return await readFile(path, "utf8");
+    } catch (cause) {
+      const reason = cause instanceof Error ? cause.message : String(cause);
+      throw new FeedError("INVALID_REQUEST", `${option} cannot be read: ${reason}.`, "Name a PEM file.", { cause });
+    }
+  };
+  return { cert: await read(tlsCert, "--tls-cert"), key: await read(tlsKey, "--tls-key") };
+}

@@ -1,0 +1,64 @@
+import type { Feed, FeedStatus, Subscription } from "../../../src/core/feed.ts";
+import type { Frame } from "../../../src/core/frame.ts";
+import type { Publication } from "../../../src/core/ports.ts";
+
+/** What the feed does, for tests of what the wire makes of it. */
+export interface Script {
+  frames?(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
+  publish?(request: Publication): Promise<Awaited<ReturnType<Feed["publish"]>>>;
+  status?(): Partial<FeedStatus>;
+}
+
+export const epoch = "0b61a2d6-7c0c-4b5e-9d52-4c1f3d0e7a11";
+
+export const opened: Frame = {
+  kind: "opened",
+  epoch,
+  version: 7,
+  cursor: { epoch, version: 7, fingerprint: 99, snapshot: false },
+  head: 7,
+  oldest: 3,
+};
+
+/** A feed that follows a script and counts its streams. The core's own feed is tested beside its stores. */
+export function createScriptedFeed(script: Script): Feed {
+  let streams = 0;
+  return {
+    start: async () => undefined,
+    stop: async () => undefined,
+    drain: async () => undefined,
+    status: () => ({
+      epoch,
+      state: "LIVE",
+      head: 7,
+      oldest: 3,
+      settledAgeMs: 5,
+      settledAtMicros: 1_763_689_000_123_456,
+      streams,
+      logBytes: 1024,
+      logEvents: 5,
+      logOldest: 3,
+      failure: undefined,
+      ...script.status?.(),
+    }),
+    async *subscribe(request, signal) {
+      streams++;
+      try {
+        yield* script.frames?.(request, signal) ?? [opened];
+      } finally {
+        streams--;
+      }
+    },
+    publish: async (request) => script.publish?.(request) ?? { xid: "42", duplicate: false, version: 8 },
+  };
+}
+
+/** Pending until the signal aborts, as a stream that has nothing to say. */
+export function untilAborted(signal: AbortSignal): Promise<never> {
+  return new Promise((_resolve, reject) => {
+    if (signal.aborted) {
+      reject(signal.reason);
+    }
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+  });
+}
