@@ -1,0 +1,91 @@
+import type { Event, Version } from "../core/event.ts";
+import { eventBytes, type Page, type Tick, tickHolding, tickIndexFrom } from "../core/page.ts";
+
+/** The settled events and their ticks; what the outbox and the tick table are to Postgres. */
+export class History {
+  readonly #events: Event[] = [];
+  /** Every tick, empty ones too, by its number less that of the first kept. */
+  readonly #ticks: Tick[];
+  /** The non-empty ones: no two of them hold one version. */
+  readonly #filled: Tick[] = [];
+  #oldest: Version = 1;
+
+  constructor(timeMicros: number) {
+    this.#ticks = [makeTick(0, 1, 0, timeMicros)];
+  }
+
+  get oldest(): Version {
+    return this.#oldest;
+  }
+
+  get head(): Version {
+    return this.#oldest + this.#events.length - 1;
+  }
+
+  /** Settles these events as one tick; none make an empty tick. */
+  settle(make: (version: Version) => readonly Event[], nowMicros: number): Tick {
+    const last = this.#ticks.at(-1);
+    const events = make(this.head + 1);
+    const timeMicros = Math.max(last?.timeMicros ?? 0, nowMicros);
+    const tick = makeTick((last?.tick ?? -1) + 1, this.head + 1, events.length, timeMicros);
+    this.#ticks.push(tick);
+    if (events.length > 0) {
+      this.#filled.push(tick);
+      for (const event of events) {
+        this.#events.push(event);
+      }
+    }
+    return tick;
+  }
+
+  page(after: Version, maxEvents: number): Page | undefined {
+    const events = this.#events.slice(after + 1 - this.#oldest, after + 1 - this.#oldest + maxEvents);
+    if (events.length === 0) {
+      return undefined;
+    }
+    const last = after + events.length;
+    const ticks = this.#filled.slice(tickIndexFrom(this.#filled, after + 1), tickIndexFrom(this.#filled, last) + 1);
+    return { firstVersion: after + 1, events, ticks, bytes: events.reduce((sum, event) => sum + eventBytes(event), 0) };
+  }
+
+  tickOf(version: Version): Tick | undefined {
+    if (version === 0) {
+      return this.#ticks[0]?.tick === 0 ? this.#ticks[0] : undefined;
+    }
+    return tickHolding(this.#filled, version);
+  }
+
+  tickAt(timeMicros: number): Tick | undefined {
+    return this.#ticks.findLast((tick) => tick.timeMicros <= timeMicros);
+  }
+
+  /** Forgets versions below this, and the ticks before the one that holds its predecessor. */
+  retainFrom(version: Version): void {
+    const cut = Math.min(version, this.head + 1);
+    if (cut <= this.#oldest) {
+      return;
+    }
+    this.#events.splice(0, cut - this.#oldest);
+    this.#oldest = cut;
+    const keep = this.#filled[tickIndexFrom(this.#filled, cut - 1)];
+    while (keep !== undefined && (this.#ticks[0]?.tick ?? keep.tick) < keep.tick) {
+      this.#ticks.shift();
+    }
+    this.#filled.splice(0, tickIndexFrom(this.#filled, cut - 1));
+  }
+}
+
+function makeTick(tick: number, firstVersion: Version, count: number, timeMicros: number): Tick {
+  const end = firstVersion + count - 1;
+  return { tick, firstVersion, count, timeMicros, fingerprint: digest([tick, end, count, timeMicros]) };
+}
+
+function digest(values: readonly number[]): number {
+  let hash = 0x811c9dc5;
+  for (const value of values) {
+    for (const half of [value >>> 0, Math.floor(value / 2 ** 32) >>> 0]) {
+      hash = Math.imul(hash ^ half, 0x01000193) ^ (hash >>> 15);
+    }
+  }
+  return hash >>> 0;
+}

@@ -1,0 +1,70 @@
+import { FeedError } from "../core/errors.ts";
+import type { NewEvent, Publication, Published } from "../core/ports.ts";
+import type { MemoryTransaction } from "./transaction.ts";
+
+/** Requests that carried an idempotency key, with what they were answered. Kept as long as the store. */
+export class Publisher {
+  readonly #remembered = new Map<string, { readonly content: string; readonly xid: string }>();
+  readonly #begin: () => MemoryTransaction;
+
+  constructor(begin: () => MemoryTransaction) {
+    this.#begin = begin;
+  }
+
+  publish(request: Publication): Published {
+    assertValid(request.events);
+    const id = `${request.principal}\0${request.idempotencyKey}`;
+    const content = JSON.stringify(request.events);
+    const known = request.idempotencyKey === "" ? undefined : this.#remembered.get(id);
+    if (known !== undefined) {
+      if (known.content !== content) {
+        throw invalid("idempotency_key", "was used before with other events");
+      }
+      return { xid: known.xid, duplicate: true };
+    }
+    const transaction = this.#begin();
+    try {
+      for (const event of request.events) {
+        transaction.emit(event);
+      }
+    } catch (error) {
+      transaction.rollback();
+      throw error;
+    }
+    const xid = transaction.xid();
+    transaction.commit();
+    if (request.idempotencyKey !== "") {
+      this.#remembered.set(id, { content, xid });
+    }
+    return { xid, duplicate: false };
+  }
+}
+
+function assertValid(events: readonly NewEvent[]): void {
+  if (events.length === 0) {
+    throw invalid("events", "must hold at least one event");
+  }
+  events.forEach((event, i) => {
+    if (event.operation === "SNAPSHOT" || event.operation === "TRUNCATE") {
+      throw invalid(`events[${i}].operation`, `must not be ${event.operation}: only sources have those`);
+    }
+    if (event.payload !== undefined && !isJson(event.payload)) {
+      throw invalid(`events[${i}].payload`, "must be valid JSON");
+    }
+  });
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function invalid(field: string, message: string): FeedError {
+  return new FeedError("INVALID_REQUEST", `${field}: ${message}.`, "Correct the request; nothing was appended.", {
+    violations: [{ field, message }],
+  });
+}

@@ -1,0 +1,210 @@
+import { systemClock } from "../core/clock.ts";
+import { FeedError } from "../core/errors.ts";
+import type { Event, Version } from "../core/event.ts";
+import { type Page, type Tick, tickEnd } from "../core/page.ts";
+import type {
+  Bounds,
+  Clock,
+  FeedStore,
+  Publication,
+  Published,
+  SnapshotReader,
+  SnapshotRequest,
+  WakeUp,
+} from "../core/ports.ts";
+import { History } from "./history.ts";
+import { Outage } from "./outage.ts";
+import { Outbox } from "./outbox.ts";
+import { Publisher } from "./publisher.ts";
+import { type Snapshot, sees } from "./snapshot.ts";
+import { Tables } from "./tables.ts";
+import { beginTransaction, type MemoryTransaction } from "./transaction.ts";
+import { Transactions } from "./transactions.ts";
+import { createMemoryWakeUp } from "./wake-up.ts";
+
+export interface MemoryStoreOptions {
+  /** Topics, or templates like `orders.{region}`, that rows can be put into. Default none: only `emit`. */
+  readonly sources?: readonly string[];
+  /** Events per page. Default 1,000. */
+  readonly pageEvents?: number;
+  /** Rows per batch of a snapshot. Default 1,000. */
+  readonly snapshotRows?: number;
+  /** Milliseconds between polls when nothing nudges. Default 20. */
+  readonly idleMs?: number;
+  /** A UUID. Default a random one. */
+  readonly epoch?: string;
+  /** Default the machine's. */
+  readonly clock?: Clock;
+}
+
+/** A feed's store without a database: for tests, simulation, and programs that want a feed of their own. */
+export interface MemoryStore extends FeedStore {
+  readonly wakeUp: WakeUp;
+  readonly outage: Outage;
+  /** Begins a writer's transaction. */
+  begin(): MemoryTransaction;
+  /** Forgets what is older than this version. */
+  retainFrom(version: Version): void;
+}
+
+/** Holds everything in memory and forgets it with the process. Ticks by the same rule as Postgres. */
+export function createMemoryStore(options: MemoryStoreOptions = {}): MemoryStore {
+  return new Store(options);
+}
+
+class Store implements MemoryStore {
+  readonly epoch: string;
+  readonly wakeUp: WakeUp;
+  readonly outage = new Outage();
+  readonly #clock: Clock;
+  readonly #pageEvents: number;
+  readonly #snapshotRows: number;
+  readonly #transactions = new Transactions();
+  readonly #outbox = new Outbox();
+  readonly #tables: Tables;
+  readonly #history: History;
+  readonly #publisher: Publisher;
+  /** Of the last tick. */
+  #snapshot: Snapshot;
+
+  constructor(options: MemoryStoreOptions) {
+    this.epoch = options.epoch ?? crypto.randomUUID();
+    this.wakeUp = createMemoryWakeUp(options.idleMs ?? 20);
+    this.#clock = options.clock ?? systemClock;
+    this.#pageEvents = options.pageEvents ?? 1_000;
+    this.#snapshotRows = options.snapshotRows ?? 1_000;
+    this.#tables = new Tables(options.sources ?? [], this.#transactions);
+    this.#history = new History(this.#nowMicros());
+    this.#publisher = new Publisher(() => this.begin());
+    this.#snapshot = this.#transactions.snapshot();
+  }
+
+  begin(): MemoryTransaction {
+    return beginTransaction({
+      transactions: this.#transactions,
+      outbox: this.#outbox,
+      tables: this.#tables,
+      nowMicros: () => this.#nowMicros(),
+      committed: () => this.wakeUp.nudge(),
+      signal: new AbortController().signal,
+    });
+  }
+
+  retainFrom(version: Version): void {
+    this.#history.retainFrom(version);
+  }
+
+  async bounds(signal: AbortSignal): Promise<Bounds> {
+    await this.outage.gate(signal);
+    return { oldest: this.#history.oldest, head: this.#history.head };
+  }
+
+  async advance(after: Version, signal: AbortSignal): Promise<Page | undefined> {
+    await this.outage.gate(signal);
+    this.#tick("when_not_empty");
+    return this.#page(after);
+  }
+
+  async readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined> {
+    await this.outage.gate(signal);
+    return this.#page(after);
+  }
+
+  async tickOf(version: Version, signal: AbortSignal): Promise<Tick | undefined> {
+    await this.outage.gate(signal);
+    return this.#history.tickOf(version);
+  }
+
+  async tickAt(timeMicros: number, signal: AbortSignal): Promise<Tick | undefined> {
+    await this.outage.gate(signal);
+    return this.#history.tickAt(timeMicros);
+  }
+
+  async snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader> {
+    await this.outage.gate(signal);
+    const tick = this.#tick("always");
+    const topics = this.#tables.sources.filter((source) => request.wantsSource(source));
+    const version = tickEnd(tick);
+    const rows = topics.flatMap((topic) =>
+      this.#tables.settled(topic).map(
+        (row): Event => ({
+          version,
+          topic: row.topic,
+          key: row.key,
+          operation: "SNAPSHOT",
+          before: undefined,
+          after: row.image,
+          transaction: "",
+          occurredAtMicros: tick.timeMicros,
+          headers: undefined,
+        }),
+      ),
+    );
+    return { tick, topics, rows: () => inBatches(rows, this.#snapshotRows, signal), close: async () => undefined };
+  }
+
+  async publish(request: Publication, signal: AbortSignal): Promise<Published> {
+    await this.outage.gate(signal);
+    return this.#publisher.publish(request);
+  }
+
+  async settled(xid: string, signal: AbortSignal): Promise<Version> {
+    await this.outage.gate(signal);
+    const number = Number(xid);
+    if (!this.#transactions.begun(number)) {
+      throw new FeedError(
+        "INVALID_REQUEST",
+        `Transaction ${xid} has not begun yet.`,
+        "Pass the transaction of something that was written.",
+        { violations: [{ field: "after_transaction", message: "must be a transaction that has begun" }] },
+      );
+    }
+    await this.#transactions.until(() => !this.#transactions.running(number), signal);
+    await this.outage.gate(signal);
+    if (!sees(this.#snapshot, number)) {
+      this.#tick("always");
+    }
+    return this.#history.head;
+  }
+
+  /** What this moment sees and the last tick's did not. */
+  #tick(write: "always" | "when_not_empty"): Tick {
+    const before = this.#snapshot;
+    const now = this.#transactions.snapshot();
+    const taken = this.#outbox.take(before, now);
+    this.#snapshot = now;
+    const last = this.#history.tickOf(this.#history.head);
+    if (taken.length === 0 && write === "when_not_empty" && last !== undefined) {
+      return last;
+    }
+    return this.#history.settle((first) => {
+      const events = taken.map(({ seq: _seq, ...row }, i): Event => ({ ...row, version: first + i }));
+      this.#tables.apply(events);
+      return events;
+    }, this.#nowMicros());
+  }
+
+  #page(after: Version): Page | undefined {
+    const { oldest, head } = this.#history;
+    if (after + 1 < oldest) {
+      throw new FeedError(
+        "HISTORY_LOST",
+        `Version ${after + 1} is older than what is kept: the oldest version is ${oldest}.`,
+        "Start from `snapshot` to get the state and go on from there, or from `oldest` to accept the loss.",
+        { epoch: this.epoch, oldestVersion: oldest, headVersion: head },
+      );
+    }
+    return this.#history.page(after, this.#pageEvents);
+  }
+
+  #nowMicros(): number {
+    return Math.round(this.#clock.now() * 1_000);
+  }
+}
+
+async function* inBatches(rows: readonly Event[], size: number, signal: AbortSignal): AsyncGenerator<readonly Event[]> {
+  for (let at = 0; at < rows.length; at += size) {
+    signal.throwIfAborted();
+    yield rows.slice(at, at + size);
+  }
+}
