@@ -33,7 +33,7 @@ export async function findPostmaster(dataDirectory: string): Promise<PostmasterF
   if (file === undefined || !(await isAlive(file.pid))) return undefined;
   const command = await commandLineOf(file.pid);
   // Every start of ours names the directory on the command line. Unknown (Windows): take the file's word.
-  return command === undefined || command.includes(dataDirectory) ? file : undefined;
+  return command === undefined || `${command} `.includes(` -D ${dataDirectory} `) ? file : undefined;
 }
 
 /**

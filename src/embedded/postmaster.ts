@@ -1,5 +1,5 @@
 import type { ChildProcess } from "node:child_process";
-import { open, stat } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { FeedError } from "../core/errors.ts";
 import type { PostgresBinaries } from "./binaries.ts";
@@ -48,11 +48,27 @@ export class StartError extends FeedError {
  * @throws StartError when it ends before it is ready, or is not ready in time.
  */
 export async function startPostmaster(options: PostmasterOptions): Promise<PostmasterFile> {
+  const deadline = performance.now() + stillInUseMs;
+  for (;;) {
+    try {
+      return await startOnce(options);
+    } catch (error) {
+      const again = error instanceof StartError && error.failure === "still-in-use" && performance.now() < deadline;
+      if (!again) throw error;
+      await delay(20);
+    }
+  }
+}
+
+/** After the postmaster alone was killed its backends hold the shared memory until they notice. */
+const stillInUseMs = 10_000;
+
+async function startOnce(options: PostmasterOptions): Promise<PostmasterFile> {
   const { dataDirectory, logFile } = options;
   await removeStalePostmasterFile(dataDirectory);
   const log = await open(logFile, "a", 0o600);
   try {
-    const from = (await stat(logFile)).size;
+    const from = (await log.stat()).size;
     const child = spawnAs(options.identity, options.binaries.postgres, argumentsFor(options), {
       stdio: ["ignore", log.fd, log.fd],
       detached: true,
@@ -68,7 +84,8 @@ export async function startPostmaster(options: PostmasterOptions): Promise<Postm
 
 /**
  * Stops Postgres: running transactions are rolled back and clients told (a fast shutdown). When that takes longer than
- * the grace it is stopped without a checkpoint (the next start recovers), and killed as a last resort.
+ * the grace it is stopped without a checkpoint (the next start recovers), and killed as a last resort. Windows has no
+ * signals: there it ends at once.
  *
  * @param graceMs for the fast shutdown
  */

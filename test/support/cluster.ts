@@ -1,17 +1,18 @@
-import { spawn } from "node:child_process";
+import { execFile, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { existsSync } from "node:fs";
-import { chmod, cp, lstat, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
+import { chmod, lstat, mkdir, mkdtemp, rename, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
+import { promisify } from "node:util";
 import pg from "pg";
 import { findEmbeddedBinaries, type PostgresBinaries } from "../../src/embedded/binaries.ts";
 import { chooseIdentity, giveTo, type Identity } from "../../src/embedded/identity.ts";
 import { initdb } from "../../src/embedded/initdb.ts";
 import { chooseFreePort } from "../../src/embedded/port.ts";
-import { StartError, startPostmaster, stopPostmaster } from "../../src/embedded/postmaster.ts";
+import { startPostmaster, stopPostmaster } from "../../src/embedded/postmaster.ts";
 import { ended, sendSignal } from "../../src/embedded/processes.ts";
+import { migrate } from "../../src/postgres/migrate.ts";
 
 export interface ClusterOptions {
   /** Server settings over the tests' own: fsync off, max_prepared_transactions 64, max_connections 200. */
@@ -80,9 +81,19 @@ export function sharedCluster(): Promise<TestCluster> {
   return shared;
 }
 
-/** A database of its own in the shared cluster, empty; its superuser URL. */
-export async function freshDatabase(): Promise<string> {
-  return (await sharedCluster()).createDatabase();
+export interface FreshDatabaseOptions {
+  /** Brings Millrace's schema into it. Default false. */
+  readonly migrated?: boolean;
+}
+
+/**
+ * A database of its own in the shared cluster; its superuser URL. A migrated one is migrated for real and not copied
+ * from another: a copy would be another history in the eyes of the feed, as the database's oid is part of its identity.
+ */
+export async function freshDatabase(options: FreshDatabaseOptions = {}): Promise<string> {
+  const url = await (await sharedCluster()).createDatabase();
+  if (options.migrated === true) await migrate(url);
+  return url;
 }
 
 const debian15Binaries: PostgresBinaries = {
@@ -148,20 +159,9 @@ class Cluster implements TestCluster {
   async start(settings = this.#settings): Promise<void> {
     this.#settings = settings;
     const { binaries, identity, home, dataDir, port } = this.#placement;
-    const deadline = performance.now() + 20_000;
-    for (;;) {
-      try {
-        const logFile = join(home, "postgres.log");
-        const options = { binaries, identity, dataDirectory: dataDir, port, settings, logFile, startTimeoutMs: 30_000 };
-        this.#pid = (await startPostmaster(options)).pid;
-        return;
-      } catch (error) {
-        // After kill9 the backends hold the shared memory until they notice.
-        const again = error instanceof StartError && error.failure === "still-in-use" && performance.now() < deadline;
-        if (!again) throw error;
-        await delay(20);
-      }
-    }
+    const logFile = join(home, "postgres.log");
+    const options = { binaries, identity, dataDirectory: dataDir, port, settings, logFile, startTimeoutMs: 30_000 };
+    this.#pid = (await startPostmaster(options)).pid;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -208,9 +208,8 @@ function startWatchdog(home: string): Watchdog {
 /** initdb runs once per version and user; every cluster is a copy. */
 async function copyTemplate(binaries: PostgresBinaries, identity: Identity, to: string): Promise<void> {
   const template = await templateDirectory(binaries, identity);
-  await cp(template, to, { recursive: true, mode: 0, preserveTimestamps: false });
-  await chmod(to, 0o700);
-  await giveTo(identity, to);
+  // Some 40 MB in a thousand files: cp takes half of the time that Node does, and keeps the owner.
+  await promisify(execFile)("cp", ["-a", template, to]);
 }
 
 async function templateDirectory(binaries: PostgresBinaries, identity: Identity): Promise<string> {
