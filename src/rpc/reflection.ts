@@ -91,14 +91,10 @@ function fileOfSymbol(registry: Registry, symbol: string): DescFile | undefined 
   const dot = name.lastIndexOf(".");
   const member = name.slice(dot + 1);
   const parent = dot < 0 ? undefined : registry.get(name.slice(0, dot));
-  switch (parent?.kind) {
-    case "service":
-      return parent.methods.some((method) => method.name === member) ? parent.file : undefined;
-    case "message":
-      return parent.members.some((field) => field.name === member) ? parent.file : undefined;
-    default:
-      return fileOfEnumValue(registry, name);
-  }
+  const isMember =
+    (parent?.kind === "service" && parent.methods.some((method) => method.name === member)) ||
+    (parent?.kind === "message" && parent.members.some((field) => field.name === member));
+  return isMember ? parent.file : fileOfEnumValue(registry, name);
 }
 
 /** In protobuf, an enum's values are siblings of the enum, not its children. */
