@@ -1,0 +1,71 @@
+import { durationMs, timestampDate } from "@bufbuild/protobuf/wkt";
+import type { Command } from "commander";
+import { FeedState, type GetStatusResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { connectFeed, serverUrl } from "../feed-client.ts";
+import { columns, duration, jsonLine, size } from "../layout.ts";
+import type { Terminal } from "../terminal.ts";
+
+const answerWithinMs = 10_000;
+
+/** Adds `millrace status`. */
+export function addStatus(program: Command, terminal: Terminal): void {
+  program
+    .command("status")
+    .description("show where a running server's feed stands and what is wrong with it")
+    .option("--url <url>", "the server (default: $MILLRACE_URL, else http://127.0.0.1:7400)")
+    .option("--json", "one JSON object")
+    .addHelpText(
+      "after",
+      `
+Examples:
+  $ millrace status
+  $ millrace status --url http://feed.internal:7400 --json | jq .headVersion`,
+    )
+    .action(async (options: { readonly url?: string; readonly json?: boolean }) => {
+      const url = serverUrl(options.url, terminal);
+      const { client, close } = connectFeed(url);
+      try {
+        const status = await client.getStatus({}, { timeoutMs: answerWithinMs });
+        await terminal.print(options.json === true ? jsonLine(statusJson(url, status)) : statusText(url, status));
+      } finally {
+        close();
+      }
+    });
+}
+
+function statusJson(url: string, status: GetStatusResponse): unknown {
+  return {
+    url,
+    state: FeedState[status.state],
+    epoch: status.epoch,
+    headVersion: status.headVersion,
+    oldestVersion: status.oldestVersion,
+    settledAgeMs: status.settledAge === undefined ? null : durationMs(status.settledAge),
+    settledAt: status.settledAt === undefined ? null : timestampDate(status.settledAt).toISOString(),
+    streams: status.streams,
+    logBytes: status.logBytes,
+    logEvents: status.logEvents,
+    logOldestVersion: status.logOldestVersion,
+    problems: status.problems.map(({ code, message, action }) => ({ code, message, action })),
+    serverVersion: status.serverVersion,
+  };
+}
+
+function statusText(url: string, status: GetStatusResponse): string {
+  const rows = [
+    ["server", `${url} (Millrace ${status.serverVersion})`],
+    ["state", FeedState[status.state] ?? "unknown"],
+    ["epoch", status.epoch],
+    ["versions", versions(status)],
+    ["asked last", status.settledAge === undefined ? "never" : `${duration(durationMs(status.settledAge))} ago`],
+    ["last commit", status.settledAt === undefined ? "none yet" : timestampDate(status.settledAt).toISOString()],
+    ["streams", String(status.streams)],
+    ["log", `${status.logEvents} events, ${size(Number(status.logBytes))}`],
+  ];
+  const problems = status.problems.map(({ code, message, action }) => `\n${code}: ${message}\n  ${action}\n`);
+  return columns(rows) + problems.join("");
+}
+
+function versions({ oldestVersion, headVersion }: GetStatusResponse): string {
+  return oldestVersion > headVersion ? `none kept (head ${headVersion})` : `${oldestVersion} to ${headVersion}`;
+}

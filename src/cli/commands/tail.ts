@@ -1,0 +1,160 @@
+import { create } from "@bufbuild/protobuf";
+import { type Command, Option } from "commander";
+import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
+import type { EventBatch, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
+import { exitCode } from "../exit-code.ts";
+import { usageFailure } from "../failure.ts";
+import { serverUrl } from "../feed-client.ts";
+import { eventLine, frameLine } from "../tail/event-line.ts";
+import { prettyEvent } from "../tail/event-pretty.ts";
+import { follow } from "../tail/follow.ts";
+import { parseStartPosition } from "../tail/start-position.ts";
+import type { Terminal } from "../terminal.ts";
+import { collect, wholeNumber } from "./option-values.ts";
+
+interface TailOptions {
+  readonly url?: string;
+  readonly from: string;
+  readonly key: readonly string[];
+  readonly operation: readonly string[];
+  readonly ndjson?: boolean;
+  readonly pretty?: boolean;
+  readonly limit?: number;
+  readonly payload: boolean;
+  readonly checkpoints: boolean;
+}
+
+const operations = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "MESSAGE"] as const;
+
+/** Adds `millrace tail`. */
+export function addTail(program: Command, terminal: Terminal): void {
+  program
+    .command("tail")
+    .description("print events as they are committed, and go on through restarts and network failures")
+    .argument("[patterns...]", "topics: orders, orders.*, orders.> (default: all)")
+    .option("--from <position>", "oldest, now, snapshot, a cursor, version:N (after it), or time:ISO-8601", "now")
+    .option("--key <key>", "only this key; may be repeated", collect, [])
+    .option("--operation <name>", `only these: ${operations.join(", ")}; may be repeated`, collect, [])
+    .addOption(new Option("--ndjson", "one JSON object a line (default for pipes)").conflicts("pretty"))
+    .addOption(new Option("--json", "the same as --ndjson").implies({ ndjson: true }).conflicts("pretty"))
+    .option("--pretty", "for people (default for terminals)")
+    .option("--limit <count>", "stop after this many events", wholeNumber("--limit", 1))
+    .option("--no-payload", "leave the rows out")
+    .option("--checkpoints", "with --ndjson: also print opened and checkpoint frames", false)
+    .option("--url <url>", "the server (default: $MILLRACE_URL, else http://127.0.0.1:7400)")
+    .addHelpText(
+      "after",
+      `
+On Ctrl-C, and after --limit, the last line on stderr says where to go on.
+In NDJSON, the last event of each batch carries the cursor that resumes exactly after it.
+
+Examples:
+  $ millrace tail --from oldest
+  $ millrace tail 'orders.*' --operation DELETE --pretty
+  $ millrace tail orders.eu --from snapshot --ndjson | jq .after
+  $ millrace tail --from version:41 --limit 10`,
+    )
+    .action((patterns: readonly string[], options: TailOptions) => tail(patterns, options, terminal));
+}
+
+async function tail(patterns: readonly string[], options: TailOptions, terminal: Terminal): Promise<void> {
+  const printer = new Printer(options, terminal);
+  const frames = follow({
+    url: serverUrl(options.url, terminal),
+    start: parseStartPosition(options.from),
+    request: {
+      selectors: [
+        create(SelectorSchema, {
+          topics: [...patterns],
+          keys: [...options.key],
+          operations: options.operation.map(operation),
+        }),
+      ],
+      payloadForm: options.payload ? PayloadForm.JSON : PayloadForm.NONE,
+    },
+    signal: terminal.interrupted,
+    note: (sentence) => terminal.note(`millrace: ${sentence}`),
+  });
+  try {
+    for await (const frame of frames) {
+      await printer.print(frame);
+      if (printer.done) break;
+    }
+  } catch (error) {
+    if (!terminal.interrupted.aborted) throw error;
+    process.exitCode = terminal.interrupted.reason === "SIGTERM" ? exitCode.terminated : exitCode.interrupted;
+  } finally {
+    if (printer.position !== undefined) terminal.note(`millrace: go on with --from ${printer.position}`);
+  }
+}
+
+function operation(text: string): Operation {
+  const name = operations.find((known) => known === text.toUpperCase());
+  if (name !== undefined) return Operation[name];
+  throw usageFailure(`\`${text}\` is no operation.`, `Give one of ${operations.join(", ")}.`);
+}
+
+/** Prints frames, counts down to the limit, and knows where whoever comes next has to go on. */
+class Printer {
+  /** As `--from` takes it. */
+  position: string | undefined;
+  done = false;
+  readonly #options: TailOptions;
+  readonly #terminal: Terminal;
+  readonly #pretty: boolean;
+  #left: number;
+
+  constructor(options: TailOptions, terminal: Terminal) {
+    this.#options = options;
+    this.#terminal = terminal;
+    this.#pretty = options.pretty ?? (options.ndjson !== true && terminal.outputIsTty);
+    this.#left = options.limit ?? Number.POSITIVE_INFINITY;
+  }
+
+  async print(response: SubscribeResponse): Promise<void> {
+    const { frame } = response;
+    if (frame.case === "events") {
+      await this.#printBatch(frame.value);
+    } else {
+      await this.#printOther(response);
+      if (frame.value !== undefined && "cursor" in frame.value) this.position = frame.value.cursor;
+    }
+  }
+
+  async #printBatch(batch: EventBatch): Promise<void> {
+    const events = batch.events.slice(0, this.#left);
+    const last = events.at(-1);
+    const whole = events.length === batch.events.length;
+    const lines = events.map((event) => this.#line(event, whole && event === last ? batch.cursor : undefined));
+    this.#left -= events.length;
+    this.done = this.#left === 0;
+    await this.#terminal.print(lines.join(""));
+    // All rows of a snapshot have one version: in the middle of them only the cursor says where we are.
+    const cut = !whole && last?.operation !== Operation.SNAPSHOT;
+    this.position = cut && last !== undefined ? `version:${last.version}` : batch.cursor;
+  }
+
+  #line(event: Event, cursor: string | undefined): string {
+    if (!this.#pretty) return eventLine(event, cursor);
+    const { colour, width } = this.#terminal;
+    return prettyEvent(event, { colour, width });
+  }
+
+  async #printOther(response: SubscribeResponse): Promise<void> {
+    const { frame } = response;
+    const ofSnapshot = frame.case === "snapshotStarted" || frame.case === "snapshotComplete";
+    if (this.#pretty) {
+      if (frame.case === "snapshotStarted") {
+        const again = frame.value.restart ? ", again from its first row" : "";
+        this.#terminal.note(`millrace: snapshot of ${frame.value.topics.join(", ")} at ${frame.value.version}${again}`);
+      }
+      if (frame.case === "snapshotComplete") {
+        this.#terminal.note(`millrace: snapshot complete, ${frame.value.rows} rows; changes follow`);
+      }
+    } else if (ofSnapshot || this.#options.checkpoints) {
+      // Always those of a snapshot: only they tell that rows come again after it was cut.
+      await this.#terminal.print(frameLine(response) ?? "");
+    }
+  }
+}

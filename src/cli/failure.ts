@@ -1,0 +1,106 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import { CommanderError } from "commander";
+import pg from "pg";
+import { ErrorCode, ErrorDetailSchema } from "../../gen/millrace/v1/error_pb.js";
+import { FeedError, type FeedErrorCode } from "../core/errors.ts";
+import { type ExitCode, exitCode } from "./exit-code.ts";
+
+/** Why a command failed, in the form in which it is told: a sentence, what to do, and the code for scripts. */
+export class Failure extends Error {
+  readonly exitCode: ExitCode;
+  /** Stable name: one of `docs/errors.md`, or USAGE, SERVER_UNREACHABLE, ADDRESS_IN_USE, or `SQLSTATE_` and five characters. */
+  readonly code: string;
+  /** One sentence; empty when the message says it all. */
+  readonly action: string;
+
+  constructor(code: string, exit: ExitCode, message: string, action: string, cause?: unknown) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = "Failure";
+    this.code = code;
+    this.exitCode = exit;
+    this.action = action;
+  }
+}
+
+/** A wrong command line. */
+export function usageFailure(message: string, action = ""): Failure {
+  return new Failure("USAGE", exitCode.usage, message, action);
+}
+
+const exitCodes: Readonly<Record<FeedErrorCode, ExitCode>> = {
+  HISTORY_LOST: exitCode.positionLost,
+  EPOCH_CHANGED: exitCode.positionLost,
+  CURSOR_INVALID: exitCode.positionLost,
+  TOPIC_FORBIDDEN: exitCode.failure,
+  LIMIT_EXCEEDED: exitCode.failure,
+  SOURCE_NOT_FOUND: exitCode.failure,
+  INVALID_REQUEST: exitCode.usage,
+  DRAINING: exitCode.serverUnreachable,
+  DATABASE_UNAVAILABLE: exitCode.databaseUnreachable,
+  INTERNAL: exitCode.failure,
+};
+
+/** Whatever a command threw, as something that can be told. */
+export function failureFrom(error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  if (error instanceof FeedError) {
+    return new Failure(error.code, exitCodes[error.code], error.message, error.action, error);
+  }
+  if (error instanceof CommanderError) {
+    const message = error.message.replace(/^error: /, "");
+    return usageFailure(message, "See `millrace --help`, or `millrace COMMAND --help`.");
+  }
+  if (error instanceof ConnectError) return failureFromConnect(error);
+  if (error instanceof pg.DatabaseError) return failureFromPostgres(error);
+  const message = error instanceof Error ? error.message : String(error);
+  return new Failure("INTERNAL", exitCode.failure, message, "", error);
+}
+
+function failureFromConnect(error: ConnectError): Failure {
+  const code = feedErrorCodeOf(error);
+  if (code !== undefined) {
+    const action = error.findDetails(ErrorDetailSchema)[0]?.action ?? "";
+    const message = action === "" ? error.rawMessage : error.rawMessage.replace(` ${action}`, "");
+    return new Failure(code, exitCodes[code], message, action, error);
+  }
+  const reason = error.rawMessage.replace(/[.\s]+$/, "");
+  return new Failure(
+    error.code === Code.Unimplemented ? "NOT_MILLRACE" : "SERVER_UNREACHABLE",
+    exitCode.serverUnreachable,
+    `no answer from the Millrace server: ${reason}.`,
+    "Check that it runs (`npm start`) and that --url or MILLRACE_URL names it.",
+    error,
+  );
+}
+
+/** The member of the closed set that the server named; `undefined` when the failure is not of its making. */
+export function feedErrorCodeOf(error: ConnectError): FeedErrorCode | undefined {
+  const [detail] = error.findDetails(ErrorDetailSchema);
+  const name = detail === undefined ? undefined : ErrorCode[detail.code];
+  return Object.keys(exitCodes).find((code): code is FeedErrorCode => code === name);
+}
+
+function failureFromPostgres(error: pg.DatabaseError): Failure {
+  const state = error.code ?? "XX000";
+  // 08 connection, 57P shutting down or starting up, 53300 too many connections
+  const unreachable = state.startsWith("08") || state.startsWith("57P") || state === "53300";
+  return new Failure(
+    `SQLSTATE_${state}`,
+    unreachable ? exitCode.databaseUnreachable : exitCode.failure,
+    `${error.message}${error.detail === undefined ? "" : ` (${error.detail})`}`,
+    error.hint ?? "",
+    error,
+  );
+}
+
+/** For people: two lines at most. */
+export function failureText(failure: Failure): string {
+  const message = /[.!?:]$/.test(failure.message) ? failure.message : `${failure.message}.`;
+  return `millrace: ${message}${failure.action === "" ? "" : `\n  ${failure.action}`}`;
+}
+
+/** For scripts: one line of JSON. */
+export function failureJson(failure: Failure): string {
+  const { code, message, action } = failure;
+  return JSON.stringify({ error: { code, message, action, exitCode: failure.exitCode } });
+}

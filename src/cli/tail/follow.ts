@@ -1,0 +1,154 @@
+import { setTimeout as delay } from "node:timers/promises";
+import { durationMs } from "@bufbuild/protobuf/wkt";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { ErrorDetailSchema } from "../../../gen/millrace/v1/error_pb.js";
+import {
+  ClosingReason,
+  type SubscribeRequest,
+  type SubscribeResponse,
+} from "../../../gen/millrace/v1/feed_service_pb.js";
+import type { FeedErrorCode } from "../../core/errors.ts";
+import { feedErrorCodeOf } from "../failure.ts";
+import { connectFeed } from "../feed-client.ts";
+import { resumeAt, type StartPosition } from "./start-position.ts";
+
+/** What to follow, and where to. */
+export interface FollowOptions {
+  readonly url: string;
+  readonly start: StartPosition;
+  readonly request: Pick<SubscribeRequest, "selectors" | "payloadForm">;
+  readonly signal: AbortSignal;
+  /** Told in a sentence when the stream is cut and when it goes on. */
+  readonly note: (sentence: string) => void;
+}
+
+/** Failures that the same request meets again, however often it is repeated. */
+const final: ReadonlySet<FeedErrorCode> = new Set<FeedErrorCode>([
+  "HISTORY_LOST",
+  "EPOCH_CHANGED",
+  "CURSOR_INVALID",
+  "TOPIC_FORBIDDEN",
+  "SOURCE_NOT_FOUND",
+  "INVALID_REQUEST",
+  "INTERNAL",
+]);
+
+const firstBackOffMs = 200;
+const longestBackOffMs = 10_000;
+/** Until `opened` says what was agreed: a snapshot may be prepared first. */
+const silenceBeforeOpenedMs = 40_000;
+/** Checkpoints come within an interval and a tenth of jitter: two may be missed. */
+const silentIntervals = 2.4;
+
+/**
+ * Every frame of a subscription, across as many connections as it takes: after a network failure, a server restart or
+ * `closing` it goes on exactly after the last frame that carried a cursor, so nothing is lost and nothing comes twice.
+ * (Rows of a snapshot that was cut come again, after a `snapshot_started` that says `restart`.) `closing` is not passed on.
+ *
+ * The first connection must succeed: what fails before its `opened` is thrown, as is what no repetition can mend.
+ */
+export async function* follow(options: FollowOptions): AsyncGenerator<SubscribeResponse> {
+  const position = new Position(options.start);
+  for (let failures = 0; ; failures += 1) {
+    const progress = position.frames;
+    let pauseMs: number;
+    try {
+      pauseMs = yield* connection(options, position);
+      options.note("the server closed the stream; going on where it ended");
+    } catch (error) {
+      options.signal.throwIfAborted();
+      if (!position.opened || !mayPass(error)) throw error;
+      options.note(`the stream was cut (${reason(error)}); going on after version ${position.version}`);
+      pauseMs = retryAfterMs(error);
+    }
+    if (position.frames > progress) failures = 0;
+    const backOff = Math.min(firstBackOffMs * 2 ** failures, longestBackOffMs);
+    await delay(Math.max(pauseMs, backOff) * (0.5 + Math.random()), undefined, { signal: options.signal });
+  }
+}
+
+/** One connection, until it ends; returns how long to wait before the next. */
+async function* connection(options: FollowOptions, position: Position): AsyncGenerator<SubscribeResponse, number> {
+  const call = new AbortController();
+  const { client, close } = connectFeed(options.url);
+  try {
+    const request = { ...options.request, start: position.start };
+    const frames = client.subscribe(request, { signal: AbortSignal.any([options.signal, call.signal]) });
+    const iterator = frames[Symbol.asyncIterator]();
+    let silenceMs = silenceBeforeOpenedMs;
+    for (;;) {
+      const { done, value } = await unlessSilent(iterator.next(), silenceMs);
+      if (done === true) return 0;
+      if (value.frame.case === "closing") {
+        position.pass(value);
+        const { retryAfter, reason } = value.frame.value;
+        return reason === ClosingReason.DEADLINE || retryAfter === undefined ? 0 : durationMs(retryAfter);
+      }
+      if (value.frame.case === "opened") silenceMs = agreedSilenceMs(value) ?? silenceMs;
+      position.pass(value);
+      yield value;
+    }
+  } finally {
+    call.abort();
+    close();
+  }
+}
+
+/** The time that the consumer takes over a frame does not count: only the wait for the next one is the server's. */
+async function unlessSilent<T>(next: Promise<T>, limitMs: number): Promise<T> {
+  const watchdog = new AbortController();
+  const silence = delay(limitMs, undefined, { signal: watchdog.signal }).then(() => {
+    throw new ConnectError(`nothing was heard for ${Math.round(limitMs / 100) / 10} s`, Code.Unavailable);
+  });
+  try {
+    return await Promise.race([next, silence]);
+  } catch (error) {
+    next.catch(() => undefined);
+    throw error;
+  } finally {
+    silence.catch(() => undefined);
+    watchdog.abort();
+  }
+}
+
+function agreedSilenceMs({ frame }: SubscribeResponse): number | undefined {
+  if (frame.case !== "opened" || frame.value.checkpointInterval === undefined) return undefined;
+  return silentIntervals * durationMs(frame.value.checkpointInterval);
+}
+
+/** Where the next connection starts. */
+class Position {
+  start: StartPosition;
+  opened = false;
+  frames = 0;
+  version = 0n;
+
+  constructor(start: StartPosition) {
+    this.start = start;
+  }
+
+  pass({ frame }: SubscribeResponse): void {
+    this.frames += 1;
+    if (frame.case === "opened") this.opened = true;
+    if (frame.case === "opened" || frame.case === "checkpoint") this.version = frame.value.version;
+    if (frame.case === "events") this.version = frame.value.events.at(-1)?.version ?? this.version;
+    if (frame.value !== undefined && "cursor" in frame.value && frame.value.cursor !== "") {
+      this.start = resumeAt(frame.value.cursor);
+    }
+  }
+}
+
+function mayPass(error: unknown): boolean {
+  if (!(error instanceof ConnectError)) return false;
+  const code = feedErrorCodeOf(error);
+  return code === undefined || !final.has(code);
+}
+
+function retryAfterMs(error: unknown): number {
+  const retryAfter = error instanceof ConnectError ? error.findDetails(ErrorDetailSchema)[0]?.retryAfter : undefined;
+  return retryAfter === undefined ? 0 : durationMs(retryAfter);
+}
+
+function reason(error: unknown): string {
+  return error instanceof ConnectError ? error.rawMessage.replace(/[.\s]+$/, "") : String(error);
+}
