@@ -25,17 +25,36 @@ create table millrace.source (
   name text not null,
   -- A topic, or a template over columns: orders.{region}
   topic text not null,
+  -- Columns of the template in the order of their places; empty when the topic is a plain name.
+  topic_columns text[] not null default '{}',
+  -- Matches every topic that the template can yield; null when the topic is a plain name.
+  topic_pattern text,
   key_columns text[] not null check (cardinality(key_columns) > 0),
-  -- Columns that stay out of images; everything else is in. Empty for none.
+  -- The only columns in images; null for all but the excluded ones. A list of what is in, as it was asked for, and not of
+  -- what is out: a column that is added later must stay out.
+  included_columns text[],
+  -- Columns that stay out of images. Empty for none.
   excluded_columns text[] not null default '{}',
   before_values boolean not null default true,
   capture_truncate boolean not null default true,
   created_at timestamptz not null default clock_timestamp()
 );
 comment on table millrace.source is 'Watched tables and how their changes become events. Written by millrace.watch and millrace.unwatch.';
+comment on column millrace.source.id is 'What outbox.source_id names.';
+comment on column millrace.source.relid is 'The table''s oid: the only thing that it is known by.';
+comment on column millrace.source.name is 'Schema and table as they were called when it was watched.';
+comment on column millrace.source.topic is 'A topic, or a template over columns such as orders.{region}. Belongs to this source alone.';
+comment on column millrace.source.topic_columns is 'Columns in the template, in the order of their places.';
+comment on column millrace.source.topic_pattern is 'Regular expression for every topic that the template can yield.';
+comment on column millrace.source.key_columns is 'Columns that make up the event''s key, in its order.';
+comment on column millrace.source.included_columns is 'The only columns in images; null for all but excluded_columns.';
+comment on column millrace.source.excluded_columns is 'Columns that stay out of images.';
+comment on column millrace.source.before_values is 'Whether UPDATE and DELETE carry the row before the change.';
+comment on column millrace.source.capture_truncate is 'Whether TRUNCATE becomes an event.';
+comment on column millrace.source.created_at is 'When it was watched first.';
 
 -- Defaults are evaluated in column order: the transaction has its xid before the seq is drawn. That is what floor_seq
--- (see millrace.tick) rests on: whoever drew a seq below x was in progress, or over, in every snapshot taken after x.
+-- (see millrace.settle) rests on: whoever drew a seq had an xid by then, a lower one than any that is assigned later.
 create sequence millrace.outbox_seq as bigint cache 1;
 
 create table millrace.outbox (
@@ -74,9 +93,9 @@ create table millrace.tick (
   base_seq bigint not null default 0,
   -- Every row at or below it is settled: later ticks need not look there.
   floor_seq bigint not null default 0,
-  -- Becomes floor_seq once every transaction below next_floor_xmax is over.
+  -- Becomes floor_seq once every transaction up to next_floor_xid is over: whoever drew one of these seqs is among them.
   next_floor_seq bigint not null default 0,
-  next_floor_xmax xid8 not null default '0',
+  next_floor_xid xid8 not null default '0',
   time timestamptz not null
 );
 -- An empty tick (a snapshot's) shares its first_version with the next one.

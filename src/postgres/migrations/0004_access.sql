@@ -16,7 +16,8 @@ create function millrace.grant_capability(role name, capability text) returns vo
 language plpgsql set search_path = pg_catalog, pg_temp as $$
 declare
   writing constant name[] := '{emit,transaction}';
-  watching constant name[] := '{watch,unwatch,prepare_source,register_source,release_source}';
+  watching constant name[] := '{watch,unwatch,assert_watchable,lock_holders,lock_table,install_triggers,prepare_source,'
+    'register_source,release_source}';
   governing constant name[] := '{allow,deny,allow_again,grant_capability}';
   f record;
 begin
