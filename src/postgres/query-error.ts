@@ -1,0 +1,49 @@
+import pg from "pg";
+import { FeedError } from "../core/errors.ts";
+import { sqlState } from "./database-error.ts";
+
+/** What a role lacks or a schema misses: the client cannot mend it. */
+const misconfigured: ReadonlySet<string> = new Set([
+  sqlState.insufficientPrivilege,
+  sqlState.undefinedTable,
+  sqlState.undefinedFunction,
+  sqlState.undefinedSchema,
+]);
+
+/** Connection lost, no resources, operator's intervention, lock and serialization failures: classes that pass. */
+const passing = /^(?:08|40|53|55|57|58|25P)/;
+
+/**
+ * A failed statement as an error with what to do. FeedErrors and the reasons of aborted signals stay as they are.
+ *
+ * @param doing completes "could not …": `take the snapshot`.
+ */
+export function queryError(error: unknown, doing: string): unknown {
+  if (error instanceof FeedError || (error instanceof Error && error.name === "AbortError")) return error;
+  const reason = error instanceof Error ? error.message : String(error);
+  const message = `Could not ${doing}: ${reason}.`;
+  if (!(error instanceof pg.DatabaseError)) return unavailable(message, error);
+  const state = error.code ?? "";
+  if (state === "MR001") {
+    return new FeedError("EPOCH_CHANGED", message, "Start again from a snapshot or from what is kept.", {
+      cause: error,
+    });
+  }
+  if (misconfigured.has(state) || state.startsWith("MR")) {
+    return new FeedError(
+      "DATABASE_UNAVAILABLE",
+      message,
+      error.hint ?? "Run `millrace doctor`: it names the migration or grant that is missing.",
+      { cause: error },
+    );
+  }
+  if (passing.test(state)) return unavailable(message, error);
+  return new FeedError("INTERNAL", message, `Report it with the SQLSTATE, ${state}.`, { cause: error });
+}
+
+function unavailable(message: string, cause: unknown): FeedError {
+  return new FeedError("DATABASE_UNAVAILABLE", message, "Try again; Millrace reconnects by itself.", {
+    cause,
+    retryAfterMs: 1000,
+  });
+}

@@ -1,0 +1,81 @@
+import pg from "pg";
+import { FeedError } from "../core/errors.ts";
+import type { Lease } from "./lease.ts";
+import { listSources } from "./statements/snapshot.ts";
+
+/** A watched table and how its rows become events. */
+export interface SnapshotSource {
+  readonly id: number;
+  /** A topic, or a template. */
+  readonly topic: string;
+  readonly topicColumns: readonly string[];
+  readonly keyColumns: readonly string[];
+  /** `null` for all but the excluded ones. */
+  readonly includedColumns: readonly string[] | null;
+  readonly excludedColumns: readonly string[];
+  readonly schema: string;
+  readonly table: string;
+  readonly partitioned: boolean;
+  /** All of the table, in its order. */
+  readonly columns: readonly string[];
+  /** One key column, of a type whose JSON is its text. */
+  readonly plainKey: boolean;
+  /** The primary key; the event's key where there is none. */
+  readonly orderColumns: readonly string[];
+}
+
+interface ListedSource extends SnapshotSource {
+  readonly mayUse: boolean;
+  readonly mayRead: boolean;
+  readonly rowsHidden: boolean;
+  readonly role: string;
+}
+
+/**
+ * The sources that are wanted, as this connection sees them. A source whose table is gone has no rows and is left out.
+ *
+ * @throws FeedError TOPIC_FORBIDDEN when this role may not read one of them whole, with the statement that changes that.
+ */
+export async function wantedSources(
+  lease: Lease,
+  wantsSource: (topic: string) => boolean,
+): Promise<readonly SnapshotSource[]> {
+  const listed = await lease.rows<ListedSource>(listSources);
+  return listed
+    .filter(({ topic }) => wantsSource(topic))
+    .map(({ mayUse, mayRead, rowsHidden, role, ...source }) => {
+      assertReadable(source, { mayUse, mayRead, rowsHidden, role });
+      return source;
+    });
+}
+
+/** Whether these are the same tables, called and captured the same. */
+export function sameSources(some: readonly SnapshotSource[], others: readonly SnapshotSource[]): boolean {
+  return JSON.stringify(some) === JSON.stringify(others);
+}
+
+function assertReadable(
+  { topic, schema, table }: SnapshotSource,
+  { mayUse, mayRead, rowsHidden, role }: Pick<ListedSource, "mayUse" | "mayRead" | "rowsHidden" | "role">,
+): void {
+  const name = `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
+  const grantee = pg.escapeIdentifier(role);
+  if (!mayUse || !mayRead) {
+    const grants = [
+      ...(mayUse ? [] : [`grant usage on schema ${pg.escapeIdentifier(schema)} to ${grantee}`]),
+      ...(mayRead ? [] : [`grant select on ${name} to ${grantee}`]),
+    ];
+    throw new FeedError(
+      "TOPIC_FORBIDDEN",
+      `Role ${role} may not read ${name}, the table of topic "${topic}".`,
+      `Run \`${grants.join("; ")}\`, or leave the topic out of the snapshot.`,
+    );
+  }
+  if (rowsHidden) {
+    throw new FeedError(
+      "TOPIC_FORBIDDEN",
+      `Row security hides rows of ${name}, the table of topic "${topic}", from role ${role}.`,
+      `Run \`alter role ${grantee} bypassrls\` as a superuser, or leave the topic out of the snapshot.`,
+    );
+  }
+}

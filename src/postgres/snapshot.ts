@@ -1,0 +1,297 @@
+import type pg from "pg";
+import { to as copyTo } from "pg-copy-streams";
+import { FeedError } from "../core/errors.ts";
+import type { Event } from "../core/event.ts";
+import { type Tick, tickEnd } from "../core/page.ts";
+import type { SnapshotReader, SnapshotRequest } from "../core/ports.ts";
+import { createCopyTuples } from "./copy-tuples.ts";
+import { sqlState, sqlStateOf } from "./database-error.ts";
+import { type Lease, takeLease } from "./lease.ts";
+import { queryError } from "./query-error.ts";
+import { type SnapshotSource, sameSources, wantedSources } from "./snapshot-sources.ts";
+import { createSpool, type Spool, type SpoolLimits } from "./spool.ts";
+import {
+  adoptSnapshot,
+  beginReader,
+  beginTicker,
+  copyRows,
+  pinSettings,
+  tickAndExport,
+} from "./statements/snapshot.ts";
+import { tickFromText } from "./tick-row.ts";
+
+/** Bounds of a snapshot. */
+export interface SnapshotOptions extends SpoolLimits {
+  /** Longest life of the database transaction, in milliseconds: it holds vacuum back. Default 30,000. */
+  readonly deadlineMs?: number | undefined;
+  /** How often to try when DDL is in the way, about a second each. Default 5. */
+  readonly attempts?: number | undefined;
+  /** Snapshots of one pool that may be open at once, each with its spool. Default 8. */
+  readonly maxOpen?: number | undefined;
+}
+
+const batchRows = 1000;
+const batchBytes = 256 * 1024;
+
+/**
+ * Copies the wanted sources as of a tick of its own, into a spool. Resolves once the tick is durable and the copy has
+ * begun; rows can be read from then on, however fast or slowly, while the database transaction ends by itself.
+ *
+ * The signal ends the reader too, as does `close`. Takes two connections of the pool while it opens and one while it copies.
+ *
+ * @throws FeedError TOPIC_FORBIDDEN when the role may not read a table whole; LIMIT_EXCEEDED when too many are open;
+ * DATABASE_UNAVAILABLE. `rows()` rejects with LIMIT_EXCEEDED when the copy outgrew its disk or its deadline.
+ */
+export async function openSnapshot(
+  pool: pg.Pool,
+  epoch: string,
+  request: SnapshotRequest,
+  options: SnapshotOptions,
+  signal: AbortSignal,
+): Promise<SnapshotReader> {
+  const turn = turnOf(pool);
+  const maxOpen = options.maxOpen ?? 8;
+  if (turn.open >= maxOpen) {
+    throw new FeedError(
+      "LIMIT_EXCEEDED",
+      `${maxOpen} snapshots are open on this server, which is as many as may be.`,
+      "Try again when another has ended.",
+      { retryAfterMs: 1000 },
+    );
+  }
+  turn.open += 1;
+  try {
+    const established = await establish(pool, epoch, request, options, signal);
+    return new SpooledSnapshot(established, options, signal, () => {
+      turn.open -= 1;
+    });
+  } catch (error) {
+    turn.open -= 1;
+    throw signal.aborted ? signal.reason : queryError(error, "take the snapshot");
+  }
+}
+
+/** One pool's snapshots. Two connections are taken in turn: half of each of two pairs would wait for ever. */
+interface Turn {
+  open: number;
+  last: Promise<unknown>;
+}
+
+const turns = new WeakMap<pg.Pool, Turn>();
+
+function turnOf(pool: pg.Pool): Turn {
+  let turn = turns.get(pool);
+  if (turn === undefined) {
+    turn = { open: 0, last: Promise.resolve() };
+    turns.set(pool, turn);
+  }
+  return turn;
+}
+
+async function takePair(pool: pg.Pool, signal: AbortSignal): Promise<readonly [ticker: Lease, reader: Lease]> {
+  if (pool.options.max < 2) {
+    throw new FeedError("INVALID_REQUEST", "A snapshot takes two connections.", "Give the pool at least two.");
+  }
+  const turn = turnOf(pool);
+  const pair = turn.last.then(async () => {
+    const ticker = await takeLease(pool, signal);
+    try {
+      return [ticker, await takeLease(pool, signal)] as const;
+    } catch (error) {
+      ticker.release();
+      throw error;
+    }
+  });
+  turn.last = pair.catch(() => undefined);
+  return await pair;
+}
+
+/** A reader whose transaction sees the tables as of `tick`, and has them locked. */
+interface Established {
+  readonly reader: Lease;
+  readonly tick: Tick;
+  readonly sources: readonly SnapshotSource[];
+}
+
+async function establish(
+  pool: pg.Pool,
+  epoch: string,
+  request: SnapshotRequest,
+  options: SnapshotOptions,
+  signal: AbortSignal,
+): Promise<Established> {
+  const attempts = options.attempts ?? 5;
+  for (let attempt = 1; ; attempt += 1) {
+    const [ticker, reader] = await takePair(pool, signal);
+    try {
+      const established = await tryEstablish(ticker, reader, epoch, request, options);
+      ticker.release();
+      if (established !== undefined) return established;
+      reader.release();
+      if (attempt >= attempts) throw tablesKeepChanging();
+    } catch (error) {
+      ticker.destroy();
+      reader.destroy();
+      if (attempt >= attempts || !passesByItself(error)) throw error;
+    }
+  }
+}
+
+/** `undefined` when a table was renamed, altered, watched or unwatched between the first look and the snapshot. */
+async function tryEstablish(
+  ticker: Lease,
+  reader: Lease,
+  epoch: string,
+  request: SnapshotRequest,
+  options: SnapshotOptions,
+): Promise<Established | undefined> {
+  const sources = await wantedSources(ticker, request.wantsSource);
+  await reader.run(beginReader(sources, options.deadlineMs ?? 30_000));
+  await ticker.run(beginTicker);
+  const [row] = await ticker.rows<{ tick_row: string; snapshot: string }>(tickAndExport, [epoch]);
+  if (row === undefined) throw new FeedError("INTERNAL", "snapshot_tick() gave no answer.", "Report it.");
+  await reader.run(adoptSnapshot(row.snapshot));
+  await ticker.run("commit");
+  if (!sameSources(sources, await wantedSources(reader, request.wantsSource))) {
+    await reader.run("rollback");
+    return undefined;
+  }
+  await reader.run(pinSettings);
+  return { reader, tick: tickFromText(row.tick_row), sources };
+}
+
+/** A lock that was not to be had, a deadlock with DDL, a table that went between the look and the lock. */
+function passesByItself(error: unknown): boolean {
+  const state = sqlStateOf(error);
+  return (
+    state === sqlState.lockNotAvailable || state === sqlState.deadlockDetected || state === sqlState.undefinedTable
+  );
+}
+
+function tablesKeepChanging(): FeedError {
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    "The watched tables are being altered all the while.",
+    "Take the snapshot again when that is over.",
+    { retryAfterMs: 5000 },
+  );
+}
+
+class SpooledSnapshot implements SnapshotReader {
+  readonly tick: Tick;
+  readonly topics: readonly string[];
+  readonly #sources: readonly SnapshotSource[];
+  readonly #reader: Lease;
+  readonly #spool: Spool;
+  readonly #copied: Promise<void>;
+  readonly #deadline: NodeJS.Timeout;
+  readonly #detach: () => void;
+  #closed: Promise<void> | undefined;
+
+  constructor(
+    { reader, tick, sources }: Established,
+    options: SnapshotOptions,
+    signal: AbortSignal,
+    closed: () => void,
+  ) {
+    this.tick = tick;
+    this.topics = sources.map(({ topic }) => topic);
+    this.#sources = sources;
+    this.#reader = reader;
+    this.#spool = createSpool(options);
+    const deadlineMs = options.deadlineMs ?? 30_000;
+    this.#deadline = setTimeout(() => this.#cut(tooSlow(deadlineMs)), deadlineMs);
+    const abort = () => this.#cut(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    this.#detach = () => {
+      signal.removeEventListener("abort", abort);
+      closed();
+    };
+    this.#copied = this.#copy(deadlineMs);
+    if (signal.aborted) abort();
+  }
+
+  async *rows(): AsyncGenerator<readonly Event[], void, undefined> {
+    const tuples = createCopyTuples(3);
+    let source = 0;
+    let batch: Event[] = [];
+    let bytes = 0;
+    for await (const chunk of this.#spool.read()) {
+      tuples.push(chunk);
+      for (let step = tuples.next(); step !== "more"; step = tuples.next()) {
+        if (step === "end") {
+          source += 1;
+          continue;
+        }
+        batch.push(this.#event(tuples.text(0), tuples.field(1), tuples.text(2) ?? this.topics[source] ?? ""));
+        bytes += tuples.bytes;
+        if (batch.length < batchRows && bytes < batchBytes) continue;
+        yield batch;
+        batch = [];
+        bytes = 0;
+      }
+    }
+    if (source !== this.#sources.length) {
+      throw new FeedError("INTERNAL", "The copy of the tables is not whole.", "Take the snapshot again.");
+    }
+    if (batch.length > 0) yield batch;
+  }
+
+  close(): Promise<void> {
+    this.#closed ??= this.#close();
+    return this.#closed;
+  }
+
+  async #close(): Promise<void> {
+    this.#cut(new FeedError("INTERNAL", "The snapshot is closed.", "Do not read a snapshot after closing it."));
+    await this.#copied;
+    await this.#spool.close();
+    this.#detach();
+  }
+
+  #event(key: string | undefined, after: Uint8Array | undefined, topic: string): Event {
+    return {
+      version: tickEnd(this.tick),
+      topic,
+      key,
+      operation: "SNAPSHOT",
+      before: undefined,
+      after,
+      transaction: "",
+      occurredAtMicros: this.tick.timeMicros,
+      headers: undefined,
+    };
+  }
+
+  /** Fails whoever still reads, and ends the transaction. */
+  #cut(reason: unknown): void {
+    this.#spool.fail(reason);
+    this.#reader.destroy();
+  }
+
+  /** Never rejects: a copy that fails fails whoever reads it. */
+  async #copy(deadlineMs: number): Promise<void> {
+    try {
+      for (const source of this.#sources) {
+        const stream = this.#reader.client.query(copyTo(copyRows(source), { highWaterMark: batchBytes }));
+        for await (const chunk of stream) await this.#spool.write(chunk);
+      }
+      await this.#reader.run("commit");
+      this.#reader.release();
+      this.#spool.end();
+    } catch (error) {
+      // 57014: the server's own statement_timeout, which is the same deadline.
+      this.#cut(sqlStateOf(error) === "57014" ? tooSlow(deadlineMs) : queryError(error, "copy the tables"));
+    } finally {
+      clearTimeout(this.#deadline);
+    }
+  }
+}
+
+function tooSlow(deadlineMs: number): FeedError {
+  return new FeedError(
+    "LIMIT_EXCEEDED",
+    `The tables could not be copied within ${deadlineMs} ms, and no longer may a snapshot hold the database back.`,
+    "Select fewer topics, or raise the deadline of snapshots.",
+  );
+}
