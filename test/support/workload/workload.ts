@@ -4,15 +4,16 @@ import type { Ledger } from "../checker/ledger.ts";
 import { type Attempt, ChangeLog } from "./change-log.ts";
 import { type LongTransaction, runLongTransaction } from "./long-transaction.ts";
 import { createRandom, seedOfRun } from "./random.ts";
-import { createShop, readTables } from "./shop.ts";
+import { createShop, notesTopic, readTables } from "./shop.ts";
+import { prove } from "./transactions.ts";
 import { gidOf, Writer } from "./writer.ts";
 
 export interface WorkloadOptions {
   /** Default 16. */
   readonly writers?: number;
-  /** Hot keys per table. Default 12: enough to progress, few enough to collide. */
+  /** Hot keys per table. Default 16: enough to progress, few enough to collide. */
   readonly keys?: number;
-  /** Longest pause inside a transaction, in milliseconds. Default 8. */
+  /** Longest pause inside a transaction, in milliseconds. Default 4. */
   readonly thinkMs?: number;
   /** Default true: the cluster has `max_prepared_transactions` > 0. */
   readonly twoPhase?: boolean;
@@ -33,6 +34,9 @@ export interface Workload {
   readonly finish: () => Promise<FinishedWorkload>;
 }
 
+/** The key of the last event, a message of its own: whoever has it has all that committed before. */
+export const lastKey = "end";
+
 export interface FinishedWorkload {
   readonly ledger: Ledger;
   /** Errors that concurrency does not explain. */
@@ -45,7 +49,7 @@ export interface FinishedWorkload {
 export async function startWorkload(url: string, options: WorkloadOptions = {}): Promise<Workload> {
   const seed = options.seed ?? seedOfRun();
   process.stdout.write(`workload: MILLRACE_SEED=${seed}\n`);
-  const habits = { keys: options.keys ?? 12, thinkMs: options.thinkMs ?? 8, twoPhase: options.twoPhase ?? true };
+  const habits = { keys: options.keys ?? 16, thinkMs: options.thinkMs ?? 4, twoPhase: options.twoPhase ?? true };
   await withClient(url, (client) => createShop(client, habits.keys + 2));
   const log = new ChangeLog();
   const random = createRandom(seed);
@@ -74,6 +78,7 @@ async function settle(client: pg.Client, log: ChangeLog): Promise<FinishedWorklo
     "select gid from pg_prepared_xacts where database = current_database()",
   );
   for (const { gid } of prepared) await client.query(`commit prepared '${gid}'`);
+  await emitLast(client, log);
   const { rows: proven } = await client.query<{ gid: string }>(
     "select format('w%s.%s', writer, number) as gid from truth",
   );
@@ -97,6 +102,18 @@ async function settle(client: pg.Client, log: ChangeLog): Promise<FinishedWorklo
       .filter((attempt) => attempt.outcome === "committed" && !isCommitted(attempt))
       .map(gidOf),
   };
+}
+
+async function emitLast(client: pg.Client, log: ChangeLog): Promise<void> {
+  const last = log.begin(999, 1);
+  await client.query("begin");
+  const change = { topic: notesTopic, key: lastKey, operation: "MESSAGE", life: "message", counter: 1 } as const;
+  const payload = JSON.stringify({ life: change.life, counter: change.counter });
+  await client.query("select millrace.emit($1, $2, $3::json)", [change.topic, change.key, payload]);
+  last.changes.push(change);
+  await prove(client, last);
+  await client.query("commit");
+  log.acknowledge(last);
 }
 
 /** Connects, trying for half a minute while the database starts, and disconnects on every path. */

@@ -124,7 +124,7 @@ export class Writer {
     client.on("error", () => {});
     try {
       await client.connect();
-      await client.query("set deadlock_timeout = '100ms'; set lock_timeout = '5s'");
+      await client.query("set deadlock_timeout = '20ms'; set lock_timeout = '5s'");
       await this.#commitPrepared(client);
     } catch {
       await client.end().catch(() => {});
