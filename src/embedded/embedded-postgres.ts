@@ -147,6 +147,8 @@ async function startNew(layout: Layout, binaries: PostgresBinaries, options: Emb
   const identity = await chooseIdentity([binaries.root, layout.home]);
   if (await prepareCluster(layout, binaries, identity))
     options.log?.(`Made a new Postgres data directory in ${layout.home}.`);
+  // Before Postgres runs: one that nobody can connect to would be left behind.
+  await readPassword(layout);
   await rotateLog(layout);
   for (let attempt = 1; ; attempt++) {
     const port = await choosePort(layout, options.port);

@@ -1,4 +1,5 @@
-import { readFile, rename, rm, stat, symlink } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import { readFile, rename, stat, symlink } from "node:fs/promises";
 import { basename, dirname, join, relative } from "node:path";
 import { FeedError } from "../core/errors.ts";
 
@@ -33,8 +34,7 @@ export async function repairSymlinks(directory: string): Promise<void> {
 
 /** By rename, which replaces a dangling link and never leaves a moment without one for another process that starts. */
 async function makeLink(link: string, to: string): Promise<void> {
-  const made = join(dirname(link), `.${basename(link)}.${process.pid}`);
-  await rm(made, { force: true });
+  const made = join(dirname(link), `.${basename(link)}.${randomUUID()}`);
   await symlink(to, made);
   await rename(made, link);
 }
