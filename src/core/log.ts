@@ -6,6 +6,8 @@ import { WakeSet } from "./wake-set.ts";
 /** Small pages are gathered into a segment up to this, so that readers take many ticks at once and eviction is coarse. */
 const SEGMENT_BYTES = 256 * 1024;
 const SEGMENT_EVENTS = 1024;
+/** A small log has smaller segments: what leaves it at once is at most this share of it. */
+const SEGMENT_SHARE = 16;
 
 export interface LogOptions {
   /** What the events may add up to by `eventBytes`. The newest segment stays even when it alone is larger. */
@@ -31,6 +33,7 @@ export class Log {
   /** Woken by every append. */
   readonly changed = new WakeSet();
   readonly #maxBytes: number;
+  readonly #segmentBytes: number;
   readonly #segments: Segment[] = [];
   #head: Version;
   #bytes = 0;
@@ -39,6 +42,7 @@ export class Log {
 
   constructor(options: LogOptions) {
     this.#maxBytes = options.maxBytes;
+    this.#segmentBytes = Math.min(SEGMENT_BYTES, options.maxBytes / SEGMENT_SHARE);
     this.#head = options.head;
     this.#tickBefore = options.tick;
   }
@@ -65,7 +69,7 @@ export class Log {
   append(page: Page): void {
     assertGoesOn(page, this.#head);
     const last = this.#segments.at(-1);
-    if (last?.hasRoomFor(page)) {
+    if (last?.hasRoomFor(page, this.#segmentBytes)) {
       last.add(page);
     } else {
       this.#segments.push(new Segment(page));
@@ -129,8 +133,8 @@ class Segment implements Page {
     this.bytes = page.bytes;
   }
 
-  hasRoomFor(page: Page): boolean {
-    return this.bytes + page.bytes <= SEGMENT_BYTES && this.events.length + page.events.length <= SEGMENT_EVENTS;
+  hasRoomFor(page: Page, maxBytes: number): boolean {
+    return this.bytes + page.bytes <= maxBytes && this.events.length + page.events.length <= SEGMENT_EVENTS;
   }
 
   add(page: Page): void {

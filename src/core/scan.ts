@@ -47,6 +47,13 @@ export class Progress {
     return this.boundary !== undefined && this.boundary.version >= this.delivered;
   }
 
+  /** Goes back to the boundary: what was delivered after it was not delivered after all. */
+  backToBoundary(boundary: Position): void {
+    this.scanned = boundary.version;
+    this.tick = boundary.tick;
+    this.delivered = boundary.version;
+  }
+
   /** What a cursor says now: it covers all that was delivered, and ends on a boundary where it can. */
   get position(): Position {
     if (this.boundary !== undefined && this.boundary.version >= this.delivered) {
@@ -78,6 +85,26 @@ export class Batch {
     this.events.push(event);
     this.#bytes += bytes;
     return true;
+  }
+
+  dropAfter(version: Version): void {
+    while ((this.events.at(-1)?.version ?? 0) > version) {
+      this.events.pop();
+    }
+  }
+}
+
+/**
+ * Makes of a batch one that holds whole ticks, or else a part of a single one: what it holds of a further tick is left for
+ * the next. So a stream under load, whose batches are cut by their size, still comes by a boundary with every few of them,
+ * where a client can act on whole transactions and the stream can say a checkpoint.
+ */
+export function trimToBoundary(progress: Progress, batch: Batch): void {
+  const first = batch.events[0];
+  const { boundary } = progress;
+  if (first !== undefined && boundary !== undefined && !progress.clean && boundary.version >= first.version) {
+    batch.dropAfter(boundary.version);
+    progress.backToBoundary(boundary);
   }
 }
 

@@ -5,7 +5,7 @@ import type { ClosingReason, Frame, StreamState } from "./frame.ts";
 import type { Log } from "./log.ts";
 import { type Page, tickHolding } from "./page.ts";
 import type { Clock } from "./ports.ts";
-import { Batch, type Position, Progress, type ScanOptions, scan } from "./scan.ts";
+import { Batch, type Position, Progress, type ScanOptions, scan, trimToBoundary } from "./scan.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
 
@@ -175,6 +175,7 @@ export class Stream {
     }
     const batch = new Batch(this.#options.scan.maxBatchBytes);
     const more = this.#collect(batch);
+    trimToBoundary(this.#progress, batch);
     if (!batch.empty) {
       const complete = this.#progress.clean;
       return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(false), complete });

@@ -1,0 +1,20 @@
+import { describe } from "vitest";
+import type { ContractHarness } from "./harness.ts";
+import { deliveryContract } from "./suite/delivery.ts";
+import { lifecycleContract } from "./suite/lifecycle.ts";
+import { orderContract } from "./suite/order.ts";
+import { selectionContract } from "./suite/selection.ts";
+import { snapshotContract } from "./suite/snapshots.ts";
+import { startContract } from "./suite/starts.ts";
+
+/** Everything that a feed over any adapter must do. */
+export function feedContract(name: string, harness: ContractHarness): void {
+  describe(`the feed over ${name}`, () => {
+    orderContract(harness);
+    startContract(harness);
+    selectionContract(harness);
+    snapshotContract(harness);
+    deliveryContract(harness);
+    lifecycleContract(harness);
+  });
+}

@@ -1,0 +1,60 @@
+import type { FeedStore, WakeUp } from "../../src/core/ports.ts";
+
+/** What an adapter can be made to do; a test that needs more than it declares is not part of its contract. */
+export type Capability =
+  /** Transactions can be prepared. */
+  | "two_phase"
+  /** `retainFrom` drops old versions. */
+  | "retention"
+  /** `outage` takes the database away. */
+  | "outage"
+  /** `pageEvents` is obeyed to the event. */
+  | "page_size";
+
+/** One adapter under contract. */
+export interface ContractHarness {
+  readonly capabilities: ReadonlySet<Capability>;
+  /** A fresh, empty database with the sources `orders` and `parcels.{region}`. */
+  open(options?: WorldOptions): Promise<World>;
+}
+
+export interface WorldOptions {
+  /** Events per page of history, as far as the adapter can be told. */
+  readonly pageEvents?: number;
+}
+
+export interface World extends AsyncDisposable {
+  readonly store: FeedStore;
+  readonly wakeUp: WakeUp;
+  /** A session of its own: what it does inside a transaction nobody else sees. */
+  writer(): Promise<Writer>;
+  /** Two-phase: ends a prepared transaction from any session. */
+  commitPrepared(name: string): Promise<void>;
+  retainFrom(version: number): Promise<void>;
+  readonly outage: { begin(): Promise<void>; end(): Promise<void> };
+}
+
+/** A writer's session, one transaction after another, each step said by the test. */
+export interface Writer {
+  begin(): Promise<void>;
+  /** The transaction's xid; assigns it, so that it is older than those that begin later. */
+  xid(): Promise<string>;
+  /** An application's own event. */
+  emit(topic: string, key: string | undefined, n: number): Promise<void>;
+  /** Inserts or updates the row of a source. `topic` is `orders` or `parcels.<region>`. */
+  put(topic: string, key: string, n: number): Promise<void>;
+  remove(topic: string, key: string): Promise<void>;
+  truncate(source: "orders" | "parcels.{region}"): Promise<void>;
+  commit(): Promise<void>;
+  rollback(): Promise<void>;
+  prepare(name: string): Promise<void>;
+}
+
+/** Begins, does, commits; answers the xid. */
+export async function transact(writer: Writer, work: (writer: Writer) => Promise<void>): Promise<string> {
+  await writer.begin();
+  const xid = await writer.xid();
+  await work(writer);
+  await writer.commit();
+  return xid;
+}

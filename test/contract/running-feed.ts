@@ -1,0 +1,14 @@
+import type { Feed } from "../../src/core/feed.ts";
+import { createFeed, type FeedOptions } from "../../src/core/feed-service.ts";
+import type { World } from "./harness.ts";
+
+export interface RunningFeed extends AsyncDisposable {
+  readonly feed: Feed;
+}
+
+/** One replica over the world's store, started; stopped when disposed. */
+export async function runFeed(world: World, options: Partial<FeedOptions> = {}): Promise<RunningFeed> {
+  const feed = createFeed({ store: world.store, wakeUp: world.wakeUp, ...options });
+  await feed.start(new AbortController().signal);
+  return { feed, [Symbol.asyncDispose]: () => feed.stop() };
+}
