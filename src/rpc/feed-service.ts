@@ -43,7 +43,11 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
   };
 }
 
-/** Everything it awaits is tied to the call's signal, so that a client that goes away leaves nothing behind. */
+/**
+ * A client that goes away leaves nothing behind. What is awaited in here ends with the call's signal; but a client that
+ * stopped reading before it went leaves this generator suspended at its `yield` for ever, for connect-node waits for a
+ * `drain` that a closed response never emits. So the signal also ends the core's stream from outside.
+ */
 async function* subscribe(
   request: SubscribeRequest,
   context: HandlerContext,
@@ -57,7 +61,21 @@ async function* subscribe(
   const remainingMs = context.timeoutMs();
   const deadlineMs = remainingMs === undefined ? undefined : clock.monotonic() + remainingMs;
   const subscription = subscriptionFromRequest(request, terms, codec, deadlineMs);
-  for await (const frame of feed.subscribe(subscription, context.signal)) {
-    yield responseFromFrame(frame, codec, terms);
+  const frames = feed.subscribe(subscription, context.signal)[Symbol.asyncIterator]();
+  const end = () => frames.return?.().catch(() => undefined);
+  context.signal.addEventListener("abort", end, { once: true });
+  let closing = false;
+  try {
+    for (let next = await frames.next(); next.done !== true; next = await frames.next()) {
+      closing = next.value.kind === "closing";
+      yield responseFromFrame(next.value, codec, terms);
+    }
+    // Ended from outside, and not by itself: the client, if it is still there, learns why.
+    if (!closing) {
+      context.signal.throwIfAborted();
+    }
+  } finally {
+    context.signal.removeEventListener("abort", end);
+    await end();
   }
 }

@@ -70,13 +70,14 @@ describe.each(versions)("reflection $name", ({ service }) => {
       "millrace/v1/feed_service.proto",
       "millrace/v1/selector.proto",
     ]);
-    const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: files.toReversed() }));
+    const original = files.find((file) => file.name === "millrace/v1/feed_service.proto");
+    if (original === undefined) throw new Error("the file asked for is not there");
+    const registry = createFileRegistry(create(FileDescriptorSetSchema, { file: dependenciesFirst(files) }));
     const rebuilt = registry.getMessage("millrace.v1.SubscribeRequest");
     expect(rebuilt?.fields.map((field) => `${field.number} ${field.name}`)).toEqual(
       SubscribeRequestSchema.fields.map((field) => `${field.number} ${field.name}`),
     );
-    const original = files.find((file) => file.name === "millrace/v1/feed_service.proto");
-    expect(original && toBinary(FileDescriptorProtoSchema, original)).toEqual(
+    expect(toBinary(FileDescriptorProtoSchema, original)).toEqual(
       toBinary(FileDescriptorProtoSchema, SubscribeRequestSchema.file.proto),
     );
   });
@@ -131,3 +132,14 @@ describe.each(versions)("reflection $name", ({ service }) => {
     ).toEqual([5, 5, 5, 5, 5, "fileDescriptorResponse"]);
   });
 });
+
+function dependenciesFirst(files: readonly FileDescriptorProto[]): FileDescriptorProto[] {
+  const ordered = new Set<FileDescriptorProto>();
+  const add = (name: string): void => {
+    const file = files.find((one) => one.name === name);
+    file?.dependency.forEach(add);
+    if (file !== undefined) ordered.add(file);
+  };
+  for (const file of files) add(file.name);
+  return [...ordered];
+}
