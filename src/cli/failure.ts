@@ -44,6 +44,9 @@ const exitCodes: Readonly<Record<FeedErrorCode, ExitCode>> = {
 export function failureFrom(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (error instanceof FeedError) {
+    if (isAddressTrouble(error.cause)) {
+      return new Failure("ADDRESS_IN_USE", exitCode.addressInUse, error.message, error.action, error);
+    }
     return new Failure(error.code, exitCodes[error.code], error.message, error.action, error);
   }
   if (error instanceof CommanderError) {
@@ -54,6 +57,12 @@ export function failureFrom(error: unknown): Failure {
   if (error instanceof pg.DatabaseError) return failureFromPostgres(error);
   const message = error instanceof Error ? error.message : String(error);
   return new Failure("INTERNAL", exitCode.failure, message, "", error);
+}
+
+/** The codes with which the system refuses an address to listen on. */
+function isAddressTrouble(cause: unknown): boolean {
+  const codes: readonly unknown[] = ["EADDRINUSE", "EADDRNOTAVAIL"];
+  return cause instanceof Error && "code" in cause && codes.includes(cause.code);
 }
 
 function failureFromConnect(error: ConnectError): Failure {
@@ -82,15 +91,18 @@ export function feedErrorCodeOf(error: ConnectError): FeedErrorCode | undefined 
 
 function failureFromPostgres(error: pg.DatabaseError): Failure {
   const state = error.code ?? "XX000";
+  const message = `${error.message}${error.detail === undefined ? "" : ` (${error.detail})`}`;
+  const code = `SQLSTATE_${state}`;
+  const told = (exit: ExitCode, action: string) => new Failure(code, exit, message, error.hint ?? action, error);
+  // No such schema, function or table, and it is one of Millrace's.
+  if (["3F000", "42883", "42P01"].includes(state) && /\bmillrace\b/.test(error.message)) {
+    return told(exitCode.failure, "Run `millrace migrate` on this database first.");
+  }
+  if (state === "42501") return told(exitCode.failure, "`millrace doctor` names the grants that this role lacks.");
   // 08 connection, 57P shutting down or starting up, 53300 too many connections
-  const unreachable = state.startsWith("08") || state.startsWith("57P") || state === "53300";
-  return new Failure(
-    `SQLSTATE_${state}`,
-    unreachable ? exitCode.databaseUnreachable : exitCode.failure,
-    `${error.message}${error.detail === undefined ? "" : ` (${error.detail})`}`,
-    error.hint ?? "",
-    error,
-  );
+  if (/^(?:08|57P|53300)/.test(state)) return told(exitCode.databaseUnreachable, "Try again once Postgres is up.");
+  // 22 the value of an argument is not acceptable
+  return told(state.startsWith("22") ? exitCode.usage : exitCode.failure, "");
 }
 
 /** For people: two lines at most. */

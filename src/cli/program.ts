@@ -1,7 +1,11 @@
-import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { serverVersion } from "../server/version.ts";
+import { addEmit } from "./commands/emit.ts";
+import { addMigrate } from "./commands/migrate.ts";
+import { addStart } from "./commands/start.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTail } from "./commands/tail.ts";
+import { addUnwatch, addWatch } from "./commands/watch.ts";
 import { exitCodeHelp } from "./exit-code.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -9,18 +13,18 @@ import type { Terminal } from "./terminal.ts";
 export function createProgram(terminal: Terminal): Command {
   const program = new Command("millrace")
     .description("Committed Postgres changes as ordered, resumable gRPC, gRPC-Web and Connect streams.")
-    .version(packageVersion())
+    .version(serverVersion)
     .exitOverride()
     // What is wrong is told once, by whoever catches it.
     .configureOutput({ writeErr: () => undefined })
     .showSuggestionAfterError(true)
     .addHelpText("after", exitCodeHelp);
+  addStart(program, terminal);
+  addWatch(program, terminal);
+  addUnwatch(program, terminal);
+  addEmit(program, terminal);
   addTail(program, terminal);
   addStatus(program, terminal);
+  addMigrate(program, terminal);
   return program;
-}
-
-function packageVersion(): string {
-  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
-  return typeof manifest === "object" && manifest !== null && "version" in manifest ? String(manifest.version) : "";
 }

@@ -134,7 +134,7 @@ async function placeOrder(client: pg.ClientBase, random: Random): Promise<void> 
   const total = items.reduce((sum, { quantity, cents }) => sum + quantity * cents, 0);
   await client.query(
     `insert into orders (customer_id, region, items, total)
-     select id, region, $1, $2 from customers order by id offset floor($3 * (select count(*) from customers)) limit 1`,
+     select id, region, $1, $2 from customers order by id offset floor($3::float8 * (select count(*) from customers)) limit 1`,
     [
       JSON.stringify(items.map(({ sku, quantity, price }) => ({ sku, quantity, price }))),
       (total / 100).toFixed(2),
