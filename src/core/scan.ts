@@ -1,3 +1,4 @@
+import { FeedError } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import { type Page, type Tick, tickEnd, tickIndexFrom } from "./page.ts";
 
@@ -118,6 +119,13 @@ export function scan(page: Page, progress: Progress, batch: Batch, options: Scan
   const { matches, measure } = options;
   const { events, firstVersion } = page;
   let at = progress.scanned + 1 - firstVersion;
+  if (at < 0) {
+    throw new FeedError(
+      "INTERNAL",
+      `The page from version ${firstVersion} was taken for one that holds version ${progress.scanned + 1}.`,
+      "Report this as a fault of Millrace.",
+    );
+  }
   const end = Math.min(events.length, at + budget);
   let tickAt = tickIndexFrom(page.ticks, progress.scanned + 1);
   while (at < end) {
