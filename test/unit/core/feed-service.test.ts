@@ -1,0 +1,306 @@
+import { getEventListeners } from "node:events";
+import { describe, expect, test } from "vitest";
+import { FeedError } from "../../../src/core/errors.ts";
+import type { Feed } from "../../../src/core/feed.ts";
+import { createFeed, type FeedOptions } from "../../../src/core/feed-service.ts";
+import type { Frame } from "../../../src/core/frame.ts";
+import { eventBytes } from "../../../src/core/page.ts";
+import type { FeedStore, WakeUp } from "../../../src/core/ports.ts";
+import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
+import { ManualTime } from "./manual-time.ts";
+
+const REQUEST = {
+  start: { kind: "now" },
+  selectors: [],
+  checkpointIntervalMs: 15_000,
+  maxBatchBytes: 1024 * 1024,
+  measure: eventBytes,
+  afterTransaction: undefined,
+  deadlineMs: undefined,
+} as const;
+
+interface Setup {
+  readonly time: ManualTime;
+  readonly memory: MemoryStore;
+  readonly feed: Feed;
+  readonly reports: string[];
+}
+
+/** A feed over memory in time that stands still; sleeps only on timers of that time. */
+async function setUp(options: Partial<FeedOptions> = {}, overStore = (store: FeedStore) => store): Promise<Setup> {
+  const time = new ManualTime();
+  const memory = createMemoryStore({ clock: time, sources: ["orders"] });
+  const reports: string[] = [];
+  const wakeUp: WakeUp = {
+    nudge: () => undefined,
+    wait: (_found, signal) => {
+      return new Promise((resolve) => {
+        const cancel = time.after(10, resolve);
+        signal.addEventListener("abort", () => [cancel(), resolve()], { once: true });
+      });
+    },
+  };
+  const report = (message: string, error: unknown) => reports.push(`${message} ${String(error)}`);
+  const feed = createFeed({ store: overStore(memory), wakeUp, clock: time, timers: time, report, ...options });
+  await feed.start(new AbortController().signal);
+  return { time, memory, feed, reports };
+}
+
+/** The same object with some methods in front of its own. */
+function inFrontOf(store: FeedStore, methods: Partial<FeedStore>): FeedStore {
+  return new Proxy(store, {
+    get: (target, name) => {
+      const value: unknown = Reflect.get(methods, name) ?? Reflect.get(target, name);
+      return typeof value === "function" ? value.bind(target) : value;
+    },
+  });
+}
+
+function emit(memory: MemoryStore, count = 1): void {
+  const transaction = memory.begin();
+  for (let i = 0; i < count; i++) {
+    transaction.emit({ topic: "notes", key: undefined, operation: "MESSAGE", payload: "{}", headers: {} });
+  }
+  transaction.commit();
+}
+
+/** Takes frames into a list, in the background. */
+function follow(feed: Feed, signal: AbortSignal, request: Partial<typeof REQUEST> = {}) {
+  const frames: Frame[] = [];
+  const ended = (async () => {
+    try {
+      for await (const frame of feed.subscribe({ ...REQUEST, ...request }, signal)) {
+        frames.push(frame);
+      }
+      return undefined;
+    } catch (error) {
+      return error;
+    }
+  })();
+  return { frames, ended };
+}
+
+describe("feed", () => {
+  test("G10 an idle stream says a checkpoint per interval and holds one timer", async () => {
+    const { time, feed, memory } = await setUp();
+    const abort = new AbortController();
+    const timersBefore = time.pending;
+    const streams = Array.from({ length: 100 }, () => follow(feed, abort.signal));
+    await time.pass(1_000);
+    emit(memory);
+    await time.pass(100);
+    expect(streams.map(({ frames }) => frames.length)).toEqual(streams.map(() => 2));
+    expect(time.pending - timersBefore).toBeLessThanOrEqual(101);
+    await time.pass(15_000);
+    expect(streams.every(({ frames }) => frames.length === 2)).toBe(true);
+    await time.pass(1_000);
+    const checkpoint = { kind: "checkpoint", version: 1, state: "LIVE", lagVersions: 0, lagMs: 0 };
+    expect(streams.every(({ frames }) => frames.length === 3)).toBe(true);
+    expect(streams[0]?.frames[2]).toMatchObject(checkpoint);
+    abort.abort();
+    await feed.stop();
+  });
+
+  test("G9 an aborted stream ends with the reason and leaves neither listener, waiter nor timer", async () => {
+    const { time, feed } = await setUp();
+    const timersBefore = time.pending;
+    const abort = new AbortController();
+    const stream = follow(feed, abort.signal);
+    await time.pass(20);
+    expect(feed.status().streams).toBe(1);
+    expect(getEventListeners(abort.signal, "abort").length).toBe(1);
+    abort.abort("enough");
+    expect(await stream.ended).toBe("enough");
+    expect(feed.status().streams).toBe(0);
+    expect(getEventListeners(abort.signal, "abort").length).toBe(0);
+    expect(time.pending).toBe(timersBefore);
+    await feed.stop();
+    expect(time.pending).toBe(0);
+  });
+
+  test("G10 a database that gives no answer makes the feed STALE after a while, and LIVE when it does", async () => {
+    const { time, feed, memory } = await setUp({ staleAfterMs: 2_000 });
+    const abort = new AbortController();
+    const { frames } = follow(feed, abort.signal);
+    await time.pass(100);
+    memory.outage.hang();
+    await time.pass(1_500);
+    expect(feed.status().state).toBe("LIVE");
+    await time.pass(1_500);
+    expect(feed.status()).toMatchObject({ state: "STALE", failure: expect.stringContaining("not answered") });
+    expect(frames.at(-1)).toMatchObject({
+      kind: "checkpoint",
+      state: "STALE",
+      lagVersions: undefined,
+      lagMs: undefined,
+    });
+    const told = frames.length;
+    await time.pass(17_000);
+    expect(frames.length).toBe(told + 1);
+    memory.outage.lift();
+    await time.pass(100);
+    expect(feed.status()).toMatchObject({ state: "LIVE", failure: undefined });
+    expect(frames.at(-1)).toMatchObject({ kind: "checkpoint", state: "LIVE", lagVersions: 0 });
+    abort.abort();
+    await feed.stop();
+  });
+
+  test("G10 a fault of our own does not end the tail: it is said, reported once, and tried again", async () => {
+    const { time, feed, memory, reports } = await setUp();
+    emit(memory);
+    for (const nextTryMs of [20, 50, 100]) {
+      memory.outage.failNext(new TypeError("cannot read properties of undefined"));
+      await time.pass(nextTryMs);
+      expect(feed.status()).toMatchObject({ state: "STALE", failure: expect.stringContaining("cannot read") });
+    }
+    await time.pass(10_000);
+    expect(feed.status()).toMatchObject({ state: "LIVE", head: 1 });
+    expect(reports).toEqual([expect.stringContaining("TypeError: cannot read")]);
+    await feed.stop();
+  });
+
+  test("G3 a page that does not fit is never delivered, and the feed goes on when the right one comes", async () => {
+    let spoil = true;
+    const { time, feed, memory } = await setUp({}, (store) =>
+      inFrontOf(store, {
+        advance: async (after, signal) => {
+          const page = await store.advance(after, signal);
+          return page === undefined || !spoil ? page : { ...page, firstVersion: page.firstVersion + 1 };
+        },
+      }),
+    );
+    const abort = new AbortController();
+    const { frames } = follow(feed, abort.signal);
+    emit(memory, 3);
+    await time.pass(1_000);
+    expect(feed.status()).toMatchObject({
+      state: "STALE",
+      head: 0,
+      failure: expect.stringContaining("does not follow"),
+    });
+    spoil = false;
+    await time.pass(5_000);
+    expect(feed.status()).toMatchObject({ state: "LIVE", head: 3 });
+    expect(frames.flatMap((f) => (f.kind === "events" ? f.events.map((e) => e.version) : []))).toEqual([1, 2, 3]);
+    abort.abort();
+    await feed.stop();
+  });
+
+  test("G6 a change of epoch ends streams with the error, and refuses new ones", async () => {
+    const { time, feed, memory } = await setUp();
+    const { signal } = new AbortController();
+    const open = follow(feed, signal);
+    await time.pass(100);
+    const changed = new FeedError("EPOCH_CHANGED", "The database was restored.", "Start again.", { epoch: "other" });
+    memory.outage.failNext(changed);
+    await time.pass(15);
+    expect(await open.ended).toBe(changed);
+    expect(await follow(feed, signal).ended).toBe(changed);
+    expect(feed.status()).toMatchObject({ state: "STALE", failure: "The database was restored." });
+    await feed.stop();
+  });
+
+  test("G9 draining ends what waits at once and gives up on who does not take its frame", async () => {
+    const { time, feed, memory } = await setUp();
+    const { signal } = new AbortController();
+    const waits = follow(feed, signal);
+    const writer = memory.begin();
+    const opening = follow(feed, signal, { afterTransaction: `${memory.epoch}:${writer.xid()}` as never });
+    const stuck = feed.subscribe(REQUEST, signal)[Symbol.asyncIterator]();
+    await stuck.next();
+    await time.pass(20);
+    let drained = false;
+    const draining = feed.drain(5_000).then(() => {
+      drained = true;
+    });
+    await time.pass(4_900);
+    expect(waits.frames.at(-1)).toMatchObject({ kind: "closing", reason: "DRAINING", retryAfterMs: 500 });
+    expect(await opening.ended).toMatchObject({ code: "DRAINING" });
+    expect([drained, feed.status().streams]).toEqual([false, 1]);
+    await time.pass(200);
+    await draining;
+    expect((await stuck.next()).value).toMatchObject({ kind: "closing" });
+    expect((await stuck.next()).done).toBe(true);
+    await feed.stop();
+  });
+
+  test("a publication that is committed but not settled in time is answered without a version", async () => {
+    const { time, feed, memory } = await setUp({ settleTimeoutMs: 5_000 }, (store) =>
+      inFrontOf(store, {
+        publish: async (request, signal) => {
+          const published = await store.publish(request, signal);
+          memoryOf(store).outage.hang();
+          return published;
+        },
+      }),
+    );
+    const events = [{ topic: "notes", key: undefined, operation: "MESSAGE" as const, payload: "1", headers: {} }];
+    const { signal } = new AbortController();
+    const answer = feed.publish({ events, idempotencyKey: "", principal: "" }, signal);
+    await time.pass(6_000);
+    expect(await answer).toMatchObject({ duplicate: false, version: undefined });
+    memory.outage.lift();
+    await time.pass(1_000);
+    expect(feed.status().head).toBe(1);
+    await feed.stop();
+  });
+
+  test("start leaves nothing behind when the database is away, and stop is safe before it and twice", async () => {
+    const time = new ManualTime();
+    const store = createMemoryStore({ clock: time });
+    const feed = createFeed({ store, wakeUp: store.wakeUp, clock: time, timers: time });
+    store.outage.refuse();
+    const { signal } = new AbortController();
+    await expect(feed.start(signal)).rejects.toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+    expect(time.pending).toBe(0);
+    expect(feed.status()).toMatchObject({ state: "STARTING", head: 0, settledAgeMs: undefined });
+    expect(await follow(feed, signal).ended).toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+    store.outage.lift();
+    await feed.start(signal);
+    await feed.stop();
+    await feed.stop();
+    await createFeed({ store, wakeUp: store.wakeUp }).stop();
+    expect(time.pending).toBe(0);
+  });
+
+  test("G9 history read ahead for a client that stands still is given back", async () => {
+    let reads = 0;
+    const { time, feed, memory } = await setUp({ limits: { logMaxBytes: 1 } }, (store) =>
+      inFrontOf(store, {
+        readAfter: (after, signal) => {
+          reads += 1;
+          return store.readAfter(after, signal);
+        },
+      }),
+    );
+    emit(memory, 10);
+    await time.pass(20);
+    emit(memory);
+    await time.pass(20);
+    const abort = new AbortController();
+    const request = { ...REQUEST, start: { kind: "oldest" as const }, maxBatchBytes: 1 };
+    const slow = feed.subscribe(request, abort.signal)[Symbol.asyncIterator]();
+    const next = async () => {
+      const result = slow.next();
+      await time.pass(1);
+      return (await result).value;
+    };
+    await next();
+    expect(await next()).toMatchObject({ kind: "events" });
+    expect(await next()).toMatchObject({ kind: "events" });
+    expect(reads).toBe(1);
+    await time.pass(3_000);
+    expect(await next()).toMatchObject({ kind: "events", cursor: { version: 3 } });
+    expect(reads).toBe(2);
+    abort.abort();
+    await slow.next().catch(() => undefined);
+    await feed.stop();
+  });
+});
+
+function memoryOf(store: FeedStore): MemoryStore {
+  if (!("outage" in store)) {
+    throw new Error("not the memory store");
+  }
+  return store as MemoryStore;
+}
