@@ -23,7 +23,7 @@ export function sqlStateOf(error: unknown): string | undefined {
  */
 export function connectionError(error: unknown, client: pg.Client): FeedError {
   const place = `${client.host}:${client.port}/${client.database ?? ""}`;
-  const message = `could not connect to Postgres at ${place}: ${reason(error)}`;
+  const message = sentence(`could not connect to Postgres at ${place}: ${reason(error)}`);
   const state = sqlStateOf(error);
   if (state?.startsWith("28") || state === "3D000") {
     return new FeedError("INVALID_REQUEST", message, "Correct the role, password or database in DATABASE_URL.", {
@@ -43,4 +43,9 @@ export function connectionError(error: unknown, client: pg.Client): FeedError {
 function reason(error: unknown): string {
   if (error instanceof AggregateError) return error.errors.map(reason).join("; ");
   return error instanceof Error ? error.message : String(error);
+}
+
+/** A message of Postgres' style (no capital, no period) as a sentence. */
+export function sentence(message: string): string {
+  return `${message.slice(0, 1).toUpperCase()}${message.slice(1)}${message.endsWith(".") ? "" : "."}`;
 }

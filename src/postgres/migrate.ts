@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
-import { connectionError, sqlState, sqlStateOf } from "./database-error.ts";
+import { connectionError, sentence, sqlState, sqlStateOf } from "./database-error.ts";
 import { type Migration, shippedMigrations } from "./migration-files.ts";
 
 export type { Migration } from "./migration-files.ts";
@@ -59,11 +59,11 @@ export async function migrate(
     options.signal?.throwIfAborted();
     const outcome = await withClient(database, (client) => tryMigrate(client, shipped, options.apply ?? true));
     if (typeof outcome !== "string") return outcome;
-    const sentence = `could not lock what the migration changes: ${outcome}`;
+    const told = `Could not lock what the migration changes: ${outcome}.`;
     if (attempt >= attempts) {
-      throw new FeedError("DATABASE_UNAVAILABLE", sentence, "End that session or wait for it, then migrate again.");
+      throw new FeedError("DATABASE_UNAVAILABLE", told, "End that session or wait for it, then migrate again.");
     }
-    options.onWait?.(sentence);
+    options.onWait?.(told);
     await delay(Math.min(100 * 2 ** attempt, 5000) * (0.5 + Math.random() / 2), undefined, { signal: options.signal });
   }
 }
@@ -84,7 +84,7 @@ export function assertServerVersion(serverVersion: string, number: number): void
   if (number >= 130_000) return;
   throw new FeedError(
     "INVALID_REQUEST",
-    `this is Postgres ${serverVersion}; Millrace needs 13 or later`,
+    `This is Postgres ${serverVersion}; Millrace needs 13 or later.`,
     "Upgrade the server, or name another one in DATABASE_URL.",
   );
 }
@@ -160,7 +160,7 @@ async function runMigration(client: pg.Client, migration: Migration): Promise<vo
     if (sqlStateOf(error) === sqlState.lockNotAvailable) throw error;
     throw new FeedError(
       "INTERNAL",
-      `migration ${migration.name} failed: ${error instanceof Error ? error.message : String(error)}`,
+      sentence(`migration ${migration.name} failed: ${error instanceof Error ? error.message : String(error)}`),
       "Nothing was changed. Please report it together with the Postgres version.",
       { cause: error },
     );
@@ -182,7 +182,7 @@ async function becomeOwner(client: pg.Client): Promise<void> {
       if (sqlStateOf(error) !== sqlState.insufficientPrivilege) throw error;
       throw new FeedError(
         "INVALID_REQUEST",
-        `schema "millrace" belongs to role "${owner}", which role "${me}" may not become`,
+        `Schema "millrace" belongs to role "${owner}", which role "${me}" may not become.`,
         `Run \`millrace migrate\` as a superuser, or \`grant ${owner} to ${me}\` first.`,
         { cause: error },
       );
@@ -203,7 +203,7 @@ async function appliedMigrations(client: pg.ClientBase): Promise<readonly Applie
   if (!found.readable) {
     throw new FeedError(
       "INVALID_REQUEST",
-      `role "${found.me}" may not read the schema "millrace"`,
+      `Role "${found.me}" may not read the schema "millrace".`,
       `Run \`select millrace.allow('${found.me}', 'server')\` as the schema's owner or a superuser.`,
     );
   }
@@ -245,7 +245,7 @@ async function lockHolders(client: pg.Client): Promise<string> {
 
 function migrationError(error: unknown): unknown {
   if (error instanceof pg.DatabaseError && error.hint !== undefined) {
-    return new FeedError("INVALID_REQUEST", error.message, error.hint, { cause: error });
+    return new FeedError("INVALID_REQUEST", sentence(error.message), error.hint, { cause: error });
   }
   return error;
 }
@@ -253,7 +253,7 @@ function migrationError(error: unknown): unknown {
 function newerSchema(found: number, known: number): FeedError {
   return new FeedError(
     "INVALID_REQUEST",
-    `this database was migrated by a newer Millrace (schema ${found}, this one knows ${known})`,
+    `This database was migrated by a newer Millrace (schema ${found}, this one knows ${known}).`,
     "Upgrade this Millrace, or use another database.",
   );
 }
@@ -262,8 +262,8 @@ function notMigrated(found: number, known: number): FeedError {
   return new FeedError(
     "INVALID_REQUEST",
     found === 0
-      ? "this database has no Millrace schema yet"
-      : `this database has schema ${found}, this Millrace needs ${known}`,
+      ? "This database has no Millrace schema yet."
+      : `This database has schema ${found}, this Millrace needs ${known}.`,
     "Run `millrace migrate` as a role that may create the schema.",
   );
 }
@@ -271,7 +271,7 @@ function notMigrated(found: number, known: number): FeedError {
 function changedMigration(migration: Migration, ranAs: string): FeedError {
   return new FeedError(
     "INVALID_REQUEST",
-    `migration ${migration.name} is not the one that this database ran as ${ranAs}`,
+    `Migration ${migration.name} is not the one that this database ran as ${ranAs}.`,
     "Use the Millrace that migrated this database, or a released version of it.",
   );
 }

@@ -1,0 +1,241 @@
+import { readFile } from "node:fs/promises";
+import { setTimeout as delay } from "node:timers/promises";
+import pg from "pg";
+import { FeedError } from "../core/errors.ts";
+import { sentence, sqlState, sqlStateOf } from "./database-error.ts";
+import { queryError } from "./query-error.ts";
+
+/** What to watch and how. Defaults are those of `millrace.watch`. */
+export interface WatchRequest {
+  /** `orders`, `shop.orders` or `"Order Items"`, as in SQL. A bare name is looked up in the role's search path. */
+  readonly table: string;
+  /** A topic, or a template over columns: `orders.{region}`. Default: the table's name. */
+  readonly topic?: string;
+  /** Default: the primary key. */
+  readonly keyColumns?: readonly string[];
+  /** The only columns in images; those of the key and the topic always are. Default: all. */
+  readonly include?: readonly string[];
+  /** Columns that stay out of images. Default: none. */
+  readonly exclude?: readonly string[];
+  /** Whether UPDATE and DELETE carry the old row. Default true. */
+  readonly beforeValues?: boolean;
+  /** Whether TRUNCATE is an event. Default true. */
+  readonly captureTruncate?: boolean;
+}
+
+export interface LockOptions {
+  /** How often to try for the table's lock, 1 s each, with a growing pause between in which writers go on. Default 5. */
+  readonly lockAttempts?: number;
+  /** Told after each try but the last: a sentence that names the pids in the way. */
+  readonly onWait?: (sentence: string) => void;
+  /** Told of what works but deserves a look, such as a trigger that fires before capture. */
+  readonly onWarning?: (sentence: string) => void;
+  readonly signal?: AbortSignal;
+}
+
+/** A watched table: how it is captured, and whether it is. */
+export interface Source {
+  readonly id: number;
+  /** As it is called now; `undefined` when it is gone. */
+  readonly table: string | undefined;
+  /** As it was called when it was watched. */
+  readonly watchedAs: string;
+  readonly oid: number;
+  readonly topic: string;
+  readonly keyColumns: readonly string[];
+  /** `undefined` for all but the excluded ones. */
+  readonly includedColumns: readonly string[] | undefined;
+  readonly excludedColumns: readonly string[];
+  readonly beforeValues: boolean;
+  readonly captureTruncate: boolean;
+  readonly createdAt: Date;
+  /** What is wrong with its capture, with what to do; empty when all is well. */
+  readonly problems: readonly SourceProblem[];
+}
+
+export interface SourceProblem {
+  readonly kind: "TABLE_GONE" | "TRIGGER_MISSING" | "TRIGGER_OFF" | "TRUNCATE_UNSEEN" | "COLUMN_GONE";
+  readonly message: string;
+  readonly action: string;
+}
+
+/**
+ * Makes every committed change of a table an event; for a table that is watched already, changes how.
+ *
+ * Rejects with INVALID_REQUEST (no such table, a kind that is refused, wrong columns, a topic that is taken, no rights) or
+ * DATABASE_UNAVAILABLE (the lock was not to be had: names the pids in the way).
+ */
+export async function watchTable(
+  database: pg.Client,
+  request: WatchRequest,
+  options: LockOptions = {},
+): Promise<Source> {
+  const oid = await tableOid(database, request.table);
+  const parameters = [
+    oid,
+    request.topic ?? null,
+    request.keyColumns ?? null,
+    request.include ?? null,
+    request.exclude ?? null,
+    request.beforeValues ?? true,
+    request.captureTruncate ?? true,
+  ];
+  const warn = (notice: { message?: string | undefined; severity?: string | undefined }): void => {
+    if (notice.severity === "WARNING" && notice.message !== undefined) options.onWarning?.(sentence(notice.message));
+  };
+  database.on("notice", warn);
+  try {
+    await withLock(options, `watch ${request.table}`, () =>
+      database.query(
+        "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7)",
+        parameters,
+      ),
+    );
+  } finally {
+    database.off("notice", warn);
+  }
+  const source = (await listSources(database)).find((candidate) => candidate.oid === oid);
+  if (source === undefined) throw notWatched(request.table);
+  return source;
+}
+
+/**
+ * Ends the capture of a table; what is written stays. Also of a table that is gone, by the name it was watched as.
+ *
+ * Rejects with SOURCE_NOT_FOUND when it is not watched, and else as `watchTable` does.
+ */
+export async function unwatchTable(database: pg.Client, table: string, options: LockOptions = {}): Promise<void> {
+  const gone = (await listSources(database)).find((source) => source.table === undefined && source.watchedAs === table);
+  const oid = gone?.oid ?? (await tableOid(database, table));
+  const { rows } = await withLock(options, `unwatch ${table}`, () =>
+    database.query<{ released: boolean }>("select millrace.unwatch($1::oid::regclass) as released", [oid]),
+  );
+  if (rows[0]?.released !== true) throw notWatched(table);
+}
+
+/** All watched tables by name, each with what is wrong with its capture. */
+export async function listSources(database: pg.Client | pg.Pool): Promise<readonly Source[]> {
+  const statement = await readFile(new URL("./statements/list_sources.sql", import.meta.url), "utf8");
+  try {
+    return (await database.query<ListedSource>(statement)).rows.map(sourceFromRow);
+  } catch (error) {
+    throw queryError(error, "list the watched tables");
+  }
+}
+
+interface ListedSource extends Omit<Source, "table" | "includedColumns" | "problems"> {
+  readonly table: string | null;
+  readonly includedColumns: readonly string[] | null;
+  readonly withoutTrigger: readonly string[];
+  readonly switchedOff: readonly string[];
+  readonly truncateSeen: boolean;
+  readonly goneColumns: readonly string[];
+}
+
+function sourceFromRow(row: ListedSource): Source {
+  const { table, includedColumns, withoutTrigger, switchedOff, truncateSeen, goneColumns, ...same } = row;
+  return {
+    ...same,
+    table: table ?? undefined,
+    includedColumns: includedColumns ?? undefined,
+    problems: [...problemsOf(row)],
+  };
+}
+
+function* problemsOf(row: ListedSource): Generator<SourceProblem> {
+  if (row.table === null) {
+    yield {
+      kind: "TABLE_GONE",
+      message: `The table ${row.watchedAs} (oid ${row.oid}) is gone.`,
+      action: `Run \`millrace unwatch ${row.watchedAs}\`.`,
+    };
+    return;
+  }
+  const again = `Run \`millrace watch ${row.table}\` again with its options, and take a new snapshot: changes were missed.`;
+  for (const table of row.withoutTrigger) {
+    yield { kind: "TRIGGER_MISSING", message: `Changes of ${table} are not captured: no trigger.`, action: again };
+  }
+  for (const table of row.switchedOff) {
+    yield {
+      kind: "TRIGGER_OFF",
+      message: `The capture trigger of ${table} is not ENABLE ALWAYS: some or all changes are not captured.`,
+      action: again,
+    };
+  }
+  if (!row.truncateSeen) {
+    yield { kind: "TRUNCATE_UNSEEN", message: `TRUNCATE of ${row.table} is not captured.`, action: again };
+  }
+  if (row.goneColumns.length > 0) {
+    yield {
+      kind: "COLUMN_GONE",
+      message: `${row.table} has no column ${row.goneColumns.join(", ")} any more: its events carry millrace-drift.`,
+      action: `Run \`millrace watch ${row.table}\` again with the columns that it has now.`,
+    };
+  }
+}
+
+async function tableOid(database: pg.Client, table: string): Promise<number> {
+  try {
+    const { rows } = await database.query<{ oid: number | null }>("select to_regclass($1)::oid as oid", [table]);
+    const oid = rows[0]?.oid;
+    if (typeof oid === "number") return oid;
+  } catch (error) {
+    // A name that is not one (42601, 42602), or another database's (0A000).
+    if (!/^(42|0A)/.test(sqlStateOf(error) ?? "")) throw queryError(error, `look up ${table}`);
+  }
+  throw new FeedError(
+    "INVALID_REQUEST",
+    `There is no table ${table} that this role can see.`,
+    'Name it with its schema, quoted as in SQL: shop.orders, shop."Order Items".',
+  );
+}
+
+/** Tries again while others hold the lock: writers must not queue behind this for more than a second at a time. */
+async function withLock<T>(options: LockOptions, doing: string, run: () => Promise<T>): Promise<T> {
+  const attempts = options.lockAttempts ?? 5;
+  for (let attempt = 1; ; attempt += 1) {
+    options.signal?.throwIfAborted();
+    try {
+      return await run();
+    } catch (error) {
+      const state = sqlStateOf(error);
+      const passing = state === sqlState.lockNotAvailable || state === sqlState.deadlockDetected;
+      if (!passing || attempt >= attempts) throw requestError(error, doing, attempt);
+      options.onWait?.(error instanceof Error ? sentence(error.message) : "");
+    }
+    await delay(Math.min(100 * 2 ** attempt, 3000) * (0.5 + Math.random() / 2), undefined, { signal: options.signal });
+  }
+}
+
+/** The functions of the schema say what is wrong and, as the hint, what to do. */
+function requestError(error: unknown, doing: string, attempt: number): unknown {
+  if (!(error instanceof pg.DatabaseError)) return queryError(error, doing);
+  if (error.code === sqlState.lockNotAvailable) {
+    const tries = attempt === 1 ? "" : `, ${attempt} times`;
+    return new FeedError(
+      "DATABASE_UNAVAILABLE",
+      sentence(`${error.message}${tries}`),
+      error.hint ?? "Wait for that transaction or end it, then try again.",
+      { cause: error },
+    );
+  }
+  if (error.code === sqlState.insufficientPrivilege && error.hint === undefined) {
+    return new FeedError(
+      "INVALID_REQUEST",
+      sentence(error.message),
+      "Run `select millrace.allow('<role>', 'watcher')` as the owner of Millrace's schema or a superuser.",
+      { cause: error },
+    );
+  }
+  if (error.hint !== undefined)
+    return new FeedError("INVALID_REQUEST", sentence(error.message), error.hint, { cause: error });
+  return queryError(error, doing);
+}
+
+function notWatched(table: string): FeedError {
+  return new FeedError(
+    "SOURCE_NOT_FOUND",
+    `The table ${table} is not watched.`,
+    "See `millrace sources` for those that are.",
+  );
+}
