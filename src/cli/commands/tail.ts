@@ -3,6 +3,7 @@ import { type Command, Option } from "commander";
 import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
 import type { EventBatch, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
+import { parseTopicPattern } from "../../core/topic.ts";
 import { exitCode } from "../exit-code.ts";
 import { usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";
@@ -10,7 +11,7 @@ import { eventLine, frameLine } from "../tail/event-line.ts";
 import { prettyEvent } from "../tail/event-pretty.ts";
 import { follow } from "../tail/follow.ts";
 import { parseStartPosition } from "../tail/start-position.ts";
-import type { Terminal } from "../terminal.ts";
+import { OutputClosed, type Terminal } from "../terminal.ts";
 import { collect, wholeNumber } from "./option-values.ts";
 
 interface TailOptions {
@@ -66,7 +67,7 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
     request: {
       selectors: [
         create(SelectorSchema, {
-          topics: [...patterns],
+          topics: patterns.map(checkedPattern),
           keys: [...options.key],
           operations: options.operation.map(operation),
         }),
@@ -76,17 +77,26 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
     signal: terminal.interrupted,
     note: (sentence) => terminal.note(`millrace: ${sentence}`),
   });
+  let read = true;
   try {
     for await (const frame of frames) {
       await printer.print(frame);
       if (printer.done) break;
     }
   } catch (error) {
+    read = !(error instanceof OutputClosed);
     if (!terminal.interrupted.aborted) throw error;
     process.exitCode = terminal.interrupted.reason === "SIGTERM" ? exitCode.terminated : exitCode.interrupted;
   } finally {
-    if (printer.position !== undefined) terminal.note(`millrace: go on with --from ${printer.position}`);
+    // Without a reader nobody knows how much of it was read.
+    if (read && printer.position !== undefined) terminal.note(`millrace: go on with --from ${printer.position}`);
   }
+}
+
+function checkedPattern(text: string): string {
+  const parsed = parseTopicPattern(text);
+  if ("pattern" in parsed) return text;
+  throw usageFailure(`the topic pattern \`${text}\` ${parsed.problem}.`, "Write orders, orders.* or orders.>.");
 }
 
 function operation(text: string): Operation {
