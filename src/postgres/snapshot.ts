@@ -16,6 +16,7 @@ import {
   beginTicker,
   copyRows,
   pinSettings,
+  tableLockHolders,
   tickAndExport,
 } from "./statements/snapshot.ts";
 import { tickFromText } from "./tick-row.ts";
@@ -132,7 +133,8 @@ async function establish(
     } catch (error) {
       ticker.destroy();
       reader.destroy();
-      if (attempt >= attempts || !passesByItself(error)) throw error;
+      if (!passesByItself(error)) throw error;
+      if (attempt >= attempts) throw sqlStateOf(error) === sqlState.lockNotAvailable ? await inTheWay(pool) : error;
     }
   }
 }
@@ -165,6 +167,18 @@ function passesByItself(error: unknown): boolean {
   const state = sqlStateOf(error);
   return (
     state === sqlState.lockNotAvailable || state === sqlState.deadlockDetected || state === sqlState.undefinedTable
+  );
+}
+
+/** Names the sessions whose locks keep the tables from being read. */
+async function inTheWay(pool: pg.Pool): Promise<FeedError> {
+  const { rows } = await pool.query<{ holder: string }>(tableLockHolders);
+  const holders = rows.length === 0 ? "somebody who has just let go" : rows.map(({ holder }) => holder).join(", ");
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    `A watched table cannot be read: it is locked by ${holders}.`,
+    "Wait until that ALTER TABLE or the like is over, or end it, then take the snapshot again.",
+    { retryAfterMs: 1000 },
   );
 }
 

@@ -85,6 +85,18 @@ export const tickAndExport = `
     pg_catalog.pg_export_snapshot() as snapshot
   from millrace.snapshot_tick($1::uuid) t`;
 
+/** Who holds what message 1, or 2, waits for. */
+export const tableLockHolders = `
+  select distinct coalesce('pid ' || l.pid, 'a prepared transaction') as holder
+  from pg_catalog.pg_locks l
+  where l.locktype = 'relation' and l.granted
+    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+    and (l.mode = 'AccessExclusiveLock' and l.relation in (
+        select t.relid from millrace.source s, pg_catalog.pg_partition_tree(s.relid) t
+        union all select s.relid from millrace.source s)
+      or l.relation = 'millrace.tick_lock'::pg_catalog.regclass)
+  order by holder`;
+
 /** Message 4. */
 export function adoptSnapshot(snapshot: string): string {
   return `set transaction snapshot ${pg.escapeLiteral(snapshot)}`;

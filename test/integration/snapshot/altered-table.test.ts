@@ -1,0 +1,85 @@
+import { afterAll, beforeAll, expect, it } from "vitest";
+import { createFeedDatabase, type FeedDatabase, readAll, until } from "./feed-database.ts";
+
+let database: FeedDatabase;
+
+beforeAll(async () => {
+  database = await createFeedDatabase();
+});
+
+afterAll(() => database[Symbol.asyncDispose]());
+
+async function watched(name: string): Promise<void> {
+  await database.sql(`create table ${name} (id int primary key, n int not null)`);
+  await database.sql(`insert into ${name} select i, i from generate_series(1, 1000) i`);
+  await database.sql(`select millrace.watch('${name}')`);
+}
+
+async function somebodyWaitsFor(table: string): Promise<boolean> {
+  const [row] = await database.sql<{ waits: boolean }>(
+    "select exists (select from pg_locks where relation = to_regclass($1) and not granted) as waits",
+    [table],
+  );
+  return row?.waits ?? false;
+}
+
+it("G7 a table that is being rewritten is copied whole, once the rewrite has committed", async () => {
+  await watched("rewritten");
+  const ddl = await database.session();
+  await ddl.query("begin; alter table rewritten alter column n type bigint");
+  const opening = database.snapshot();
+  await until("the snapshot waits for the table", () => somebodyWaitsFor("rewritten"));
+  await ddl.query("commit");
+  const rows = await readAll(await opening);
+  expect(rows.filter(({ topic }) => topic === "rewritten")).toHaveLength(1000);
+});
+
+it("shows why: a snapshot that is older than the rewrite finds the table empty", async () => {
+  await watched("emptied");
+  const early = await database.session();
+  await early.query("begin isolation level repeatable read; select 1");
+  await database.sql("alter table emptied alter column n type bigint");
+  expect((await early.query("select from emptied")).rowCount).toBe(0);
+  await early.query("rollback");
+});
+
+it("finds a table that was renamed while the snapshot waited for it", async () => {
+  await watched("renamed");
+  const ddl = await database.session();
+  await ddl.query(
+    "begin; alter table renamed rename to called_otherwise; alter table called_otherwise add column more int",
+  );
+  const opening = database.snapshot();
+  await until("the snapshot waits for the table", () => somebodyWaitsFor("renamed"));
+  await ddl.query("commit");
+  const rows = (await readAll(await opening)).filter(({ topic }) => topic === "renamed");
+  expect(rows).toHaveLength(1000);
+  expect(Buffer.from(rows[0]?.after ?? []).toString()).toBe('{"id":1,"n":1,"more":null}');
+});
+
+it("says who holds the table when it cannot be had, and holds up nobody meanwhile", async () => {
+  await watched("locked");
+  const ddl = await database.session();
+  await ddl.query("begin; lock table locked in access exclusive mode");
+  const [me] = (await ddl.query<{ pid: number }>("select pg_backend_pid() as pid")).rows;
+  const opening = database.snapshot({ attempts: 1 });
+  const outcome = expect(opening).rejects.toMatchObject({
+    code: "DATABASE_UNAVAILABLE",
+    message: expect.stringContaining(`pid ${me?.pid}`),
+  });
+  await until("the snapshot waits for the table", () => somebodyWaitsFor("locked"));
+  // The tick lock is free all the while: everybody else's feed goes on.
+  await database.tick();
+  await outcome;
+  await ddl.query("rollback");
+  expect((await readAll(await database.snapshot())).filter(({ topic }) => topic === "locked")).toHaveLength(1000);
+});
+
+it("leaves out a table that is gone, and nothing else", async () => {
+  await watched("dropped");
+  await database.sql("drop table dropped");
+  const reader = await database.snapshot();
+  expect(reader.topics).not.toContain("dropped");
+  expect(reader.topics).toContain("locked");
+  expect((await readAll(reader)).length).toBeGreaterThan(0);
+});

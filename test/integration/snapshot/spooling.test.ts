@@ -1,0 +1,205 @@
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type pg from "pg";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openSnapshot } from "../../../src/postgres/snapshot.ts";
+import { createFeedDatabase, type FeedDatabase, forever, readAll, until } from "./feed-database.ts";
+
+const rows = 60_000;
+let database: FeedDatabase;
+let directory: string;
+
+beforeAll(async () => {
+  database = await createFeedDatabase();
+  directory = await mkdtemp(join(tmpdir(), "millrace-spool-"));
+  await database.sql("create table wide (id int primary key, filler text not null)");
+  await database.sql(`insert into wide select i, repeat(i::text, 40) from generate_series(1, ${rows}) i`);
+  await database.sql("create table narrow (id int primary key)");
+  await database.sql("insert into narrow select generate_series(1, 3)");
+  await database.sql("select millrace.watch('wide'), millrace.watch('narrow')");
+});
+
+afterAll(async () => {
+  await database[Symbol.asyncDispose]();
+  await rm(directory, { recursive: true });
+});
+
+async function openTransactions(): Promise<number> {
+  const [row] = await database.sql<{ count: number }>(
+    `select count(*)::int from pg_stat_activity
+     where datname = current_database() and pid <> pg_backend_pid() and xact_start is not null`,
+  );
+  return row?.count ?? -1;
+}
+
+const noTransaction = () => until("no transaction of ours is open", async () => (await openTransactions()) === 0);
+
+describe("spool", () => {
+  it("lets the transaction end while the consumer is in the middle of its rows", async () => {
+    const reader = await database.snapshot({ memoryBytes: 1024 * 1024, directory });
+    const keys: (string | undefined)[] = [];
+    const reading = reader.rows()[Symbol.asyncIterator]();
+    const first = await reading.next();
+    keys.push(...(first.value ?? []).map(({ key }: { key: string | undefined }) => key));
+    await noTransaction();
+    expect(keys.length).toBeLessThan(rows / 2);
+    // Nameless: nothing is left behind, however the process ends.
+    expect(await readdir(directory)).toEqual([]);
+    for (let next = await reading.next(); next.done !== true; next = await reading.next()) {
+      keys.push(...next.value.map(({ key }) => key));
+    }
+    await reader.close();
+    expect(keys).toEqual([...Array.from({ length: rows }, (_, i) => `${i + 1}`), "1", "2", "3"]);
+  });
+
+  it("comes in batches of bounded size", async () => {
+    const reader = await database.snapshot();
+    for await (const batch of reader.rows()) {
+      expect(batch.length).toBeLessThanOrEqual(1000);
+      const bytes = batch.reduce((sum, { after }) => sum + (after?.length ?? 0), 0);
+      expect(bytes).toBeLessThanOrEqual(300 * 1024);
+    }
+    await reader.close();
+  });
+
+  it("says so when the copy outgrows its disk", async () => {
+    const reader = await database.snapshot({ memoryBytes: 1024, totalBytes: 1024 * 1024, directory });
+    await noTransaction();
+    await expect(readAll(reader)).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
+  });
+});
+
+/** Whoever builds the image of a row of `gate` waits for an advisory lock: a copy that takes as long as a test likes. */
+describe("a copy that is not over", () => {
+  let gatekeeper: pg.Client;
+
+  beforeAll(async () => {
+    await database.sql(`
+      create type waits as enum ('yes');
+      create function json_of(waits) returns json language plpgsql as $$
+        begin perform pg_advisory_xact_lock(77); return '"waited"'; end $$;
+      create cast (waits as json) with function json_of(waits);
+      create table gate (id int primary key, w waits not null);
+      insert into gate values (1, 'yes');
+      select millrace.watch('gate')`);
+    gatekeeper = await database.session();
+    await gatekeeper.query("select pg_advisory_lock(77)");
+  });
+
+  afterAll(async () => {
+    await gatekeeper.query("select pg_advisory_unlock(77)");
+    await database.sql("select millrace.unwatch('gate')");
+  });
+
+  const atTheGate = () =>
+    until("the copy has come to the gate", async () => {
+      const waiting = await database.sql(
+        `select from pg_locks where locktype = 'advisory' and not granted
+         and database = (select oid from pg_database where datname = current_database())`,
+      );
+      return waiting.length > 0;
+    });
+
+  it("gives its rows as they come", async () => {
+    const reader = await database.snapshot();
+    await atTheGate();
+    let read = 0;
+    for await (const batch of reader.rows()) {
+      read += batch.length;
+      if (read > rows / 2) break;
+    }
+    expect(read).toBeGreaterThan(rows / 2);
+    await reader.close();
+    await noTransaction();
+  });
+
+  it("is cut at its deadline, and never taken for the whole", async () => {
+    const reader = await database.snapshot({ deadlineMs: 500 });
+    await expect(readAll(reader)).rejects.toMatchObject({
+      code: "LIMIT_EXCEEDED",
+      message: expect.stringContaining("500 ms"),
+    });
+    await noTransaction();
+  });
+
+  it("is not taken for the whole when its session is terminated", async () => {
+    const reader = await database.snapshot();
+    await atTheGate();
+    const outcome = expect(readAll(reader)).rejects.toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+    await database.sql("select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory' and not granted");
+    await outcome;
+    await noTransaction();
+  });
+});
+
+describe("every way out", () => {
+  it("gives connection and place back when closed in the middle", async () => {
+    for (let round = 0; round < 12; round += 1) {
+      const reader = await database.snapshot({ memoryBytes: 1024, directory });
+      await reader.rows()[Symbol.asyncIterator]().next();
+      await reader.close();
+      await reader.close();
+    }
+    await noTransaction();
+    expect(database.pool.waitingCount).toBe(0);
+    expect(database.pool.idleCount).toBe(database.pool.totalCount);
+  });
+
+  it("rejects with the signal's reason when it fires in the middle", async () => {
+    const abort = new AbortController();
+    const reader = await database.snapshot({}, abort.signal);
+    const reading = reader.rows()[Symbol.asyncIterator]();
+    await reading.next();
+    const reason = new Error("enough");
+    abort.abort(reason);
+    await expect(
+      (async () => {
+        for (;;) if ((await reading.next()).done === true) return;
+      })(),
+    ).rejects.toBe(reason);
+    await reader.close();
+    await noTransaction();
+  });
+
+  it("rejects with the signal's reason when it fires while opening", async () => {
+    const abort = new AbortController();
+    const blocker = await database.session();
+    await blocker.query("begin; lock table millrace.tick_lock in share row exclusive mode");
+    const opening = database.snapshot({}, abort.signal);
+    const outcome = expect(opening).rejects.toThrow("never mind");
+    await until("the snapshot waits for the tick lock", async () => {
+      const waiting = await database.sql(
+        "select from pg_locks where relation = 'millrace.tick_lock'::regclass and not granted",
+      );
+      return waiting.length > 0;
+    });
+    abort.abort(new Error("never mind"));
+    await outcome;
+    await blocker.query("rollback");
+    await noTransaction();
+  });
+
+  it("bounds how many are open, and what one pool must have", async () => {
+    const first = await database.snapshot({ maxOpen: 1 });
+    await expect(database.snapshot({ maxOpen: 1 })).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
+    await first.close();
+    await (await database.snapshot({ maxOpen: 1 })).close();
+    const tooSmall = database.poolAs("postgres", 1);
+    await expect(
+      openSnapshot(tooSmall, database.epoch, { wantsSource: () => true }, {}, forever),
+    ).rejects.toMatchObject({
+      code: "INVALID_REQUEST",
+    });
+  });
+
+  it("opens many at once on two connections, one after another", async () => {
+    const small = database.poolAs("postgres", 2);
+    const readers = await Promise.all(
+      Array.from({ length: 6 }, () =>
+        openSnapshot(small, database.epoch, { wantsSource: () => true }, { deadlineMs: 30_000 }, forever).then(readAll),
+      ),
+    );
+    for (const read of readers) expect(read).toHaveLength(rows + 3);
+  });
+});
