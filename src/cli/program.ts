@@ -5,7 +5,7 @@ import { addMigrate } from "./commands/migrate.ts";
 import { addStart } from "./commands/start.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTail } from "./commands/tail.ts";
-import { addUnwatch, addWatch } from "./commands/watch.ts";
+import { addSources, addUnwatch, addWatch } from "./commands/watch.ts";
 import { exitCodeHelp } from "./exit-code.ts";
 import type { Terminal } from "./terminal.ts";
 
@@ -22,6 +22,7 @@ export function createProgram(terminal: Terminal): Command {
   addStart(program, terminal);
   addWatch(program, terminal);
   addUnwatch(program, terminal);
+  addSources(program, terminal);
   addEmit(program, terminal);
   addTail(program, terminal);
   addStatus(program, terminal);

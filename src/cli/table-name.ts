@@ -1,29 +1,27 @@
 import type pg from "pg";
-import { exitCode } from "./exit-code.ts";
-import { Failure } from "./failure.ts";
+import { FeedError } from "../core/errors.ts";
 import { nearNames } from "./near-names.ts";
 
-/** The oid of a table named as SQL would name it. Fails with the names that may have been meant. */
-export async function tableOid(client: pg.ClientBase, name: string): Promise<string> {
-  const { rows } = await client.query<{ oid: string | null }>("select to_regclass($1)::oid::text as oid", [name]);
-  const oid = rows[0]?.oid ?? undefined;
-  if (oid !== undefined) return oid;
-  const near = nearNames(name, await tableNames(client));
-  throw new Failure(
-    "TABLE_NOT_FOUND",
-    exitCode.failure,
-    `there is no table "${name}" in this database.`,
+/** Throws, with the names that may have been meant, unless there is a table of this name, written as in SQL. */
+export async function assertTable(client: pg.ClientBase, name: string): Promise<void> {
+  const { rows } = await client.query<{ name: string; exists: boolean }>(
+    `select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name,
+       c.oid = to_regclass($1) is true as "exists"
+     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+     where c.oid = to_regclass($1)
+       or c.relkind in ('r', 'p') and n.nspname !~ '^(pg_|information_schema$|millrace$)'`,
+    [name],
+  );
+  if (rows.some(({ exists }) => exists)) return;
+  const near = nearNames(
+    name,
+    rows.map((row) => row.name),
+  );
+  throw new FeedError(
+    "INVALID_REQUEST",
+    `There is no table "${name}" in this database.`,
     near.length === 0
       ? "Name it as SQL would: schema.table, or table if its schema is in the search_path."
-      : `Did you mean ${near.join(", ")}?`,
+      : `Did you mean ${near.join(" or ")}?`,
   );
-}
-
-async function tableNames(client: pg.ClientBase): Promise<readonly string[]> {
-  const { rows } = await client.query<{ name: string }>(
-    `select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name
-     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where c.relkind in ('r', 'p') and n.nspname !~ '^(pg_|information_schema$|millrace$)'`,
-  );
-  return rows.map(({ name }) => name);
 }

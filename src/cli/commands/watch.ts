@@ -1,8 +1,15 @@
 import type { Command } from "commander";
+import {
+  type LockOptions,
+  listSources,
+  type Source,
+  unwatchTable,
+  type WatchRequest,
+  watchTable,
+} from "../../postgres/sources.ts";
 import { type DatabaseOptions, withDatabase, withDatabaseOptions } from "../database-address.ts";
-import { jsonLine } from "../layout.ts";
-import { withLockPatience } from "../lock-patience.ts";
-import { tableOid } from "../table-name.ts";
+import { columns, jsonLine } from "../layout.ts";
+import { assertTable } from "../table-name.ts";
 import type { Terminal } from "../terminal.ts";
 import { commaList } from "./option-values.ts";
 
@@ -14,12 +21,6 @@ interface WatchOptions extends DatabaseOptions {
   readonly before: boolean;
   readonly truncate: boolean;
   readonly json?: boolean;
-}
-
-interface Source {
-  readonly name: string;
-  readonly topic: string;
-  readonly key_columns: readonly string[];
 }
 
 /** Adds `millrace watch`. */
@@ -51,31 +52,31 @@ Examples:
 
 async function watch(table: string, options: WatchOptions, terminal: Terminal): Promise<void> {
   const source = await withDatabase(options, terminal, async (client) => {
-    client.on("notice", (notice) => {
-      if (notice.severity === "WARNING") terminal.note(`millrace: warning: ${notice.message}. ${notice.hint ?? ""}`);
-    });
-    const oid = await tableOid(client, table);
-    const { rows } = await withLockPatience(terminal, () =>
-      client.query<Source>(
-        `select name, topic, key_columns
-         from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7)`,
-        [
-          oid,
-          options.topic ?? null,
-          options.key ?? null,
-          options.include ?? null,
-          options.exclude ?? null,
-          options.before,
-          options.truncate,
-        ],
-      ),
-    );
-    return rows[0];
+    await assertTable(client, table);
+    return watchTable(client, { table, ...requested(options) }, lockOptions(terminal));
   });
-  if (source === undefined) return;
-  const { name, topic, key_columns: keyColumns } = source;
-  const text = `watching ${name} as ${topic}, by ${keyColumns.join(", ")}\n`;
-  await terminal.print(options.json === true ? jsonLine({ name, topic, keyColumns }) : text);
+  const text = `watching ${source.table ?? table} as ${source.topic}, by ${source.keyColumns.join(", ")}\n`;
+  await terminal.print(options.json === true ? jsonLine(source) : text);
+}
+
+function requested(options: WatchOptions): Omit<WatchRequest, "table"> {
+  return {
+    ...(options.topic === undefined ? {} : { topic: options.topic }),
+    ...(options.key === undefined ? {} : { keyColumns: options.key }),
+    ...(options.include === undefined ? {} : { include: options.include }),
+    ...(options.exclude === undefined ? {} : { exclude: options.exclude }),
+    beforeValues: options.before,
+    captureTruncate: options.truncate,
+  };
+}
+
+function lockOptions(terminal: Terminal): LockOptions {
+  return {
+    lockAttempts: 30,
+    onWait: (sentence) => terminal.note(`millrace: ${sentence} Trying again.`),
+    onWarning: (sentence) => terminal.note(`millrace: warning: ${sentence}`),
+    signal: terminal.interrupted,
+  };
 }
 
 /** Adds `millrace unwatch`. */
@@ -83,19 +84,43 @@ export function addUnwatch(program: Command, terminal: Terminal): void {
   const command = program
     .command("unwatch")
     .description("end the capture of a table; events that are written stay")
-    .argument("<table>", "as SQL names it");
+    .argument("<table>", "as SQL names it; one that is gone by the name it was watched as");
   withDatabaseOptions(command)
     .option("--json", "print the outcome as a JSON object")
     .addHelpText("after", "\nExamples:\n  $ millrace unwatch shop.orders")
     .action(async (table: string, options: DatabaseOptions & { readonly json?: boolean }) => {
-      const unwatched = await withDatabase(options, terminal, async (client) => {
-        const oid = await tableOid(client, table);
-        const { rows } = await withLockPatience(terminal, () =>
-          client.query<{ unwatched: boolean }>("select millrace.unwatch($1::oid::regclass) as unwatched", [oid]),
-        );
-        return rows[0]?.unwatched === true;
-      });
-      const text = unwatched ? `${table} is not watched any more\n` : `${table} was not watched\n`;
-      await terminal.print(options.json === true ? jsonLine({ table, unwatched }) : text);
+      await withDatabase(options, terminal, (client) => unwatchTable(client, table, lockOptions(terminal)));
+      const text = `${table} is not watched any more\n`;
+      await terminal.print(options.json === true ? jsonLine({ table, watched: false }) : text);
     });
+}
+
+/** Adds `millrace sources`. */
+export function addSources(program: Command, terminal: Terminal): void {
+  const command = program
+    .command("sources")
+    .description("list the watched tables and what is wrong with their capture");
+  withDatabaseOptions(command)
+    .option("--json", "print them as a JSON array")
+    .addHelpText(
+      "after",
+      "\nExamples:\n  $ millrace sources\n  $ millrace sources --json | jq '.[] | select(.problems != [])'",
+    )
+    .action(async (options: DatabaseOptions & { readonly json?: boolean }) => {
+      const sources = await withDatabase(options, terminal, (client) => listSources(client));
+      await terminal.print(options.json === true ? jsonLine(sources) : sourcesText(sources));
+    });
+}
+
+function sourcesText(sources: readonly Source[]): string {
+  if (sources.length === 0) return "no table is watched: `millrace watch TABLE`\n";
+  const rows = sources.map(({ table, watchedAs, topic, keyColumns, problems }) => [
+    table ?? watchedAs,
+    topic,
+    keyColumns.join(", "),
+    problems.length === 0 ? "ok" : problems.map(({ kind }) => kind).join(", "),
+  ]);
+  const problems = sources.flatMap((source) => source.problems);
+  const details = problems.map(({ kind, message, action }) => `\n${kind}: ${message}\n  ${action}\n`);
+  return columns([["TABLE", "TOPIC", "KEY", "CAPTURE"], ...rows]) + details.join("");
 }
