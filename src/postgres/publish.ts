@@ -83,7 +83,7 @@ function refusal(error: unknown, events: readonly NewEvent[]): FeedError | undef
     });
   }
   // Data exceptions and program limits: something in the events.
-  if (error.code === "54000" || error.code?.startsWith("22")) {
+  if (error.code?.startsWith("54") || error.code?.startsWith("22")) {
     return new FeedError("INVALID_REQUEST", sentence(error.message), error.hint ?? "Correct the events.", {
       cause: error,
       violations: [{ field: "events", message: error.message }],
