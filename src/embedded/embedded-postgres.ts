@@ -1,5 +1,5 @@
 import { mkdir, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { FeedError } from "../core/errors.ts";
 import { findEmbeddedBinaries, type PostgresBinaries } from "./binaries.ts";
@@ -144,7 +144,8 @@ async function settled(layout: Layout, timeoutMs: number): Promise<PostmasterFil
 }
 
 async function startNew(layout: Layout, binaries: PostgresBinaries, options: EmbeddedOptions): Promise<PostmasterFile> {
-  const identity = await chooseIdentity([binaries.root, layout.home]);
+  // Not the directory itself: prepareCluster opens or closes that one to fit.
+  const identity = await chooseIdentity([binaries.root, dirname(layout.home)]);
   if (await prepareCluster(layout, binaries, identity))
     options.log?.(`Made a new Postgres data directory in ${layout.home}.`);
   // Before Postgres runs: one that nobody can connect to would be left behind.

@@ -1,13 +1,18 @@
 import { type ChildProcess, type SpawnOptions, spawn } from "node:child_process";
 import { chown, lstat, readdir, readFile, stat } from "node:fs/promises";
+import { userInfo } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { FeedError } from "../core/errors.ts";
 
 /**
- * Who Postgres runs as. It refuses to run as root, so for root there are two ways:
+ * Who Postgres runs as: `self`, whoever we are, but for two that it does not accept.
+ *
+ * It refuses to run as root. So as root:
  * - `user`: another uid, where that uid can reach the data directory and the binaries;
  * - `namespace`: still root to the file system, but inside a user namespace of its own where it is called `nobody`, so
  *   that paths only root may enter (below /root, say) work too. Linux only.
+ *
+ * And initdb refuses a uid that has no name (containers run with `--user 12345`): `namespace` gives it one.
  */
 export type Identity =
   | { readonly kind: "self" }
@@ -21,7 +26,7 @@ export type Identity =
  * @throws FeedError DATABASE_UNAVAILABLE when this is root and neither way is open.
  */
 export async function chooseIdentity(reach: readonly string[]): Promise<Identity> {
-  if (process.getuid?.() !== 0) return { kind: "self" };
+  if (process.getuid?.() !== 0) return hasName() ? { kind: "self" } : namespaceOrSelf();
   const account = await unprivilegedAccount();
   let blocked = "there is neither a user postgres nor a user nobody in /etc/passwd";
   if (account !== undefined) {
@@ -38,9 +43,25 @@ export async function chooseIdentity(reach: readonly string[]): Promise<Identity
   );
 }
 
+function hasName(): boolean {
+  try {
+    userInfo();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Without a namespace initdb says what it misses; a cluster that exists runs all the same. */
+async function namespaceOrSelf(): Promise<Identity> {
+  const unshare = await findUnshare();
+  return unshare === undefined ? { kind: "self" } : { kind: "namespace", unshare };
+}
+
 /** Gives a tree to whom Postgres runs as: it insists on owning its data directory. Symlinks are not followed. */
 export async function giveTo(identity: Identity, path: string): Promise<void> {
-  if (identity.kind === "self") return;
+  // Only root can give; anybody else has what is his.
+  if (process.getuid?.() !== 0 || identity.kind === "self") return;
   const { uid, gid } = identity.kind === "user" ? identity : { uid: 0, gid: 0 };
   if ((await lstat(path)).uid === uid) return;
   const within = await readdir(path, { recursive: true, withFileTypes: true });

@@ -5,12 +5,19 @@ import { promisify } from "node:util";
 
 /** Whether a process runs. One that ended and waits for its parent to notice does not. */
 export async function isAlive(pid: number): Promise<boolean> {
+  if (!exists(pid)) return false;
+  const state = (await statFields(pid))?.[0];
+  // No state: either the system does not say, or the process went between the two looks.
+  return state === undefined ? exists(pid) : state !== "Z";
+}
+
+function exists(pid: number): boolean {
   try {
     process.kill(pid, 0);
+    return true;
   } catch (error) {
-    if (!(error instanceof Error && "code" in error && error.code === "EPERM")) return false;
+    return error instanceof Error && "code" in error && error.code === "EPERM";
   }
-  return (await statFields(pid))?.[0] !== "Z";
 }
 
 /**

@@ -2,7 +2,7 @@ import { chmod, chown, mkdir, readFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
 import { startEmbedded } from "../../../src/embedded/embedded-postgres.ts";
-import { chooseIdentity } from "../../../src/embedded/identity.ts";
+import { chooseIdentity, type Identity } from "../../../src/embedded/identity.ts";
 import { startMillraceAs } from "./millrace-process.ts";
 import { query, scratchDirectory } from "./scratch.ts";
 
@@ -38,6 +38,20 @@ test("an ordinary user runs it too", async () => {
   const identity = await chooseIdentity([dirname(process.execPath), import.meta.dirname, scratch]);
   if (identity.kind === "user") await chown(own, identity.uid, identity.gid);
   const millrace = startMillraceAs(identity, [join(own, "data")]);
+  const { url, error } = await millrace.outcome;
+  expect(error).toBeUndefined();
+  expect(await query(url, "select 1 as one")).toEqual([{ one: 1 }]);
+  await millrace.end();
+});
+
+test("a user without a name, as in a container, runs it too", async () => {
+  const scratch = await scratchDirectory(0o711);
+  const own = join(scratch, "own");
+  await mkdir(own, { mode: 0o700 });
+  // Only root can become a uid of its choice; anybody else stays who he is.
+  const nameless: Identity = root ? { kind: "user", uid: 54_321, gid: 54_321 } : { kind: "self" };
+  if (nameless.kind === "user") await chown(own, nameless.uid, nameless.gid);
+  const millrace = startMillraceAs(nameless, [join(own, "data")]);
   const { url, error } = await millrace.outcome;
   expect(error).toBeUndefined();
   expect(await query(url, "select 1 as one")).toEqual([{ one: 1 }]);

@@ -1,8 +1,9 @@
 import { randomBytes } from "node:crypto";
 import { readdir, readFile, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
-import { expect, test } from "vitest";
+import { dirname, join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
 import { startEmbedded } from "../../../src/embedded/embedded-postgres.ts";
+import { chooseIdentity, spawnAs } from "../../../src/embedded/identity.ts";
 import { chooseFreePort } from "../../../src/embedded/port.ts";
 import { readPostmasterFile } from "../../../src/embedded/postmaster-file.ts";
 import { ended, isAlive, sendSignal } from "../../../src/embedded/processes.ts";
@@ -94,8 +95,13 @@ test("a postmaster.pid that names some other living process does not stand in th
   const file = join(dataDir, "cluster", "postmaster.pid");
   const text = await readFile(file, "utf8");
   await first.stop();
-  await writeFile(file, text.replace(String(first.pid), String(process.ppid)));
-  expect((await readPostmasterFile(join(dataDir, "cluster")))?.pid).toBe(process.ppid);
+  // Of the same user: Postgres itself takes no other user's process for a postmaster.
+  const bystander = spawnAs(await chooseIdentity(["/usr/bin", dirname(dataDir)]), "sleep", ["600"], {
+    stdio: "ignore",
+  });
+  onTestFinished(() => void bystander.kill("SIGKILL"));
+  await writeFile(file, text.replace(String(first.pid), String(bystander.pid)));
+  expect((await readPostmasterFile(join(dataDir, "cluster")))?.pid).toBe(bystander.pid);
   const second = await startEmbedded({ dataDir });
   expect(second.adopted).toBe(false);
   await second.stop();
