@@ -9,10 +9,12 @@ import { compileSelectors } from "./selector.ts";
 import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
 import { type FeedView, Stream } from "./stream.ts";
-import { driveStream } from "./stream-driver.ts";
+import { StreamDriver } from "./stream-driver.ts";
+import { type OpenedStream, SubscribedStream } from "./subscribed-stream.ts";
 import { Tail } from "./tail.ts";
 import { nextWake, WakeSet } from "./wake-set.ts";
 
+/** What a feed takes on at most. */
 export interface FeedLimits {
   /** Streams open at once on this process. Default 20,000. Beyond it: LIMIT_EXCEEDED. */
   readonly maxStreams: number;
@@ -20,6 +22,7 @@ export interface FeedLimits {
   readonly logMaxBytes: number;
 }
 
+/** What a feed is made of, and how it waits. */
 export interface FeedOptions {
   readonly store: FeedStore;
   readonly wakeUp: WakeUp;
@@ -146,38 +149,41 @@ class FeedService implements Feed, FeedView {
     return this.#tail.stale ? "STALE" : "LIVE";
   }
 
-  async *subscribe(request: Subscription, signal: AbortSignal): AsyncGenerator<Frame, void, undefined> {
-    this.#assertOpen();
-    const matcher = compileSelectors(request.selectors);
-    const ending = new AbortController();
-    const onAbort = () => ending.abort(signal.reason);
-    signal.addEventListener("abort", onAbort, { once: true });
-    let start: ResolvedStart | undefined;
-    this.#streams += 1;
-    try {
-      signal.throwIfAborted();
-      const closesAtMs = this.#closesAtMs(request.deadlineMs);
-      start = await this.#open(request, matcher.wantsSource, ending);
-      const { checkpointIntervalMs, measure, maxBatchBytes } = request;
-      const scan: ScanOptions = { matches: matcher.matches, measure, maxBatchBytes };
-      const { clock, timers, store } = this.#options;
-      const stream = new Stream(start.position, this, { scan, checkpointIntervalMs, closesAtMs }, clock);
-      if (start.snapshot === undefined) {
-        stream.begin();
-      } else {
-        stream.beginSnapshot({ topics: start.snapshot.topics, restart: start.restart });
+  subscribe(request: Subscription, signal: AbortSignal): AsyncIterableIterator<Frame> {
+    let counted = false;
+    const open = async (ending: AbortController): Promise<OpenedStream> => {
+      this.#assertOpen();
+      counted = true;
+      this.#streams += 1;
+      return await this.#open(request, ending);
+    };
+    const onEnd = () => {
+      if (counted) {
+        this.#streams -= 1;
+        this.#ended.wakeAll();
       }
-      const rows = start.snapshot?.rows()[Symbol.asyncIterator]();
-      const { changed } = this.log;
-      const failure = () => this.#tail.fatal;
-      yield* driveStream({ stream, store, rows, changed, failure, clock, timers, signal: ending.signal });
-    } finally {
-      signal.removeEventListener("abort", onAbort);
-      ending.abort();
-      this.#streams -= 1;
-      this.#ended.wakeAll();
-      await start?.snapshot?.close();
+    };
+    return new SubscribedStream(signal, open, onEnd);
+  }
+
+  async #open(request: Subscription, ending: AbortController): Promise<OpenedStream> {
+    const { clock, timers, store } = this.#options;
+    const { checkpointIntervalMs, measure, maxBatchBytes } = request;
+    const { matches, wantsSource } = compileSelectors(request.selectors);
+    const closesAtMs = this.#closesAtMs(request.deadlineMs);
+    const { position, snapshot, restart } = await this.#resolve(request, wantsSource, ending);
+    const scan: ScanOptions = { matches, measure, maxBatchBytes };
+    const stream = new Stream(position, this, { scan, checkpointIntervalMs, closesAtMs }, clock);
+    if (snapshot === undefined) {
+      stream.begin();
+    } else {
+      stream.beginSnapshot({ topics: snapshot.topics, restart });
     }
+    const rows = snapshot?.rows()[Symbol.asyncIterator]();
+    const { changed } = this.log;
+    const failure = () => this.#tail.fatal;
+    const { signal } = ending;
+    return { driver: new StreamDriver({ stream, store, rows, changed, failure, clock, timers, signal }), snapshot };
   }
 
   async publish(
@@ -219,7 +225,7 @@ class FeedService implements Feed, FeedView {
     }
   }
 
-  async #open(
+  async #resolve(
     request: Subscription,
     wantsSource: (topic: string) => boolean,
     ending: AbortController,

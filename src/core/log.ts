@@ -9,6 +9,7 @@ const SEGMENT_EVENTS = 1024;
 /** A small log has smaller segments: what leaves it at once is at most this share of it. */
 const SEGMENT_SHARE = 16;
 
+/** Where a log begins and how much it holds. */
 export interface LogOptions {
   /** What the events may add up to by `eventBytes`. The newest segment stays even when it alone is larger. */
   readonly maxBytes: number;

@@ -17,6 +17,7 @@ export interface ResolvedStart {
   readonly restart: boolean;
 }
 
+/** What a start is resolved against. */
 export interface StartContext {
   readonly store: FeedStore;
   readonly log: Log;

@@ -12,6 +12,7 @@ const TURN_MS = 10;
 /** A client that has not come back for its next frame for so long is slow: history read ahead for it is given back. */
 const FORGET_MS = 1_000;
 
+/** What a driven stream needs of the world. */
 export interface DriveOptions {
   readonly stream: Stream;
   readonly store: Pick<FeedStore, "readAfter">;
@@ -27,46 +28,12 @@ export interface DriveOptions {
   readonly signal: AbortSignal;
 }
 
-/** Does what a stream says until it ends: the I/O and the waiting around `Stream`. */
-export async function* driveStream(options: DriveOptions): AsyncGenerator<Frame, void, undefined> {
-  const { stream, signal, clock } = options;
-  const wait = new Wait(options);
-  try {
-    for (;;) {
-      wait.assertGoesOn();
-      const action = stream.step();
-      switch (action.kind) {
-        case "emit":
-          wait.handedOver();
-          yield action.frame;
-          await wait.takenBack();
-          break;
-        case "read":
-          wait.read(action.after);
-          break;
-        case "rows": {
-          const next = await options.rows?.next();
-          stream.supplyRows(next === undefined || next.done === true ? undefined : next.value);
-          break;
-        }
-        case "wait":
-          await wait.until(action.untilMs);
-          break;
-        case "turn":
-          await wait.turn(clock.monotonic());
-          break;
-        case "end":
-          return;
-      }
-      signal.throwIfAborted();
-    }
-  } finally {
-    wait.stop();
-  }
-}
-
-/** Everything that a driven stream may be waiting for: the feed, its one timer, its one read, its client. */
-class Wait {
+/**
+ * Does what a stream says until it ends: the I/O and the waiting around `Stream`. It waits for the feed, its one timer, its
+ * one read and its client, all through one bell. A class with one async method, because a chain of async generators costs
+ * more per frame than everything else that a stream does.
+ */
+export class StreamDriver {
   readonly #options: DriveOptions;
   readonly #bell = new Bell();
   readonly #alarm: Alarm;
@@ -85,6 +52,45 @@ class Wait {
     options.signal.addEventListener("abort", this.#onAbort);
   }
 
+  /** The next frame; `undefined` after the last. One call at a time. */
+  async next(): Promise<Frame | undefined> {
+    const { stream, rows, clock } = this.#options;
+    this.#handedOverMs = undefined;
+    let nowMs = clock.monotonic();
+    for (;;) {
+      if (nowMs - this.#turnBeganMs >= TURN_MS) {
+        await this.#options.timers.turn();
+        nowMs = this.#turnBeganMs = clock.monotonic();
+      }
+      this.#assertGoesOn();
+      const action = stream.step(nowMs);
+      switch (action.kind) {
+        case "emit":
+          this.#handOver(nowMs);
+          return action.frame;
+        case "read":
+          this.#read(action.after);
+          break;
+        case "rows": {
+          const next = await rows?.next();
+          stream.supplyRows(next === undefined || next.done === true ? undefined : next.value);
+          nowMs = clock.monotonic();
+          break;
+        }
+        case "wait":
+          await this.#wait(action.untilMs);
+          nowMs = this.#turnBeganMs = clock.monotonic();
+          break;
+        case "more":
+          nowMs = clock.monotonic();
+          break;
+        case "end":
+          return undefined;
+      }
+    }
+  }
+
+  /** Leaves nothing behind. */
   stop(): void {
     this.#alarm.stop();
     this.#cancelRetry?.();
@@ -92,7 +98,8 @@ class Wait {
     this.#options.changed.delete(this.#bell);
   }
 
-  assertGoesOn(): void {
+  #assertGoesOn(): void {
+    this.#options.signal.throwIfAborted();
     if (this.#error !== undefined) {
       throw this.#error.cause;
     }
@@ -102,36 +109,23 @@ class Wait {
     }
   }
 
-  async until(atMs: number): Promise<void> {
+  #wait(untilMs: number): Promise<void> {
     this.#options.changed.add(this.#bell);
-    if (atMs !== Number.POSITIVE_INFINITY) {
-      this.#alarm.setFor(atMs);
+    if (untilMs !== Number.POSITIVE_INFINITY) {
+      this.#alarm.setFor(untilMs);
     }
-    await this.#bell.heard();
-    this.#turnBeganMs = this.#options.clock.monotonic();
+    return this.#bell.heard();
   }
 
-  async turn(nowMs: number): Promise<void> {
-    if (nowMs - this.#turnBeganMs >= TURN_MS) {
-      await this.#options.timers.turn();
-      this.#turnBeganMs = this.#options.clock.monotonic();
-    }
-  }
-
-  handedOver(): void {
-    this.#handedOverMs = this.#options.clock.monotonic();
+  #handOver(nowMs: number): void {
+    this.#handedOverMs = nowMs;
     if (this.#options.stream.phase === "catching_up") {
-      this.#alarm.setFor(this.#handedOverMs + FORGET_MS);
+      this.#alarm.setFor(nowMs + FORGET_MS);
     }
-  }
-
-  async takenBack(): Promise<void> {
-    this.#handedOverMs = undefined;
-    await this.turn(this.#options.clock.monotonic());
   }
 
   /** Reads in the background: a stream that waits for the table still says its checkpoints. */
-  read(after: Version): void {
+  #read(after: Version): void {
     const { store, stream, signal } = this.#options;
     store.readAfter(after, signal).then(
       (page) => {

@@ -27,6 +27,7 @@ export interface FeedView {
   readonly oldest: Version;
 }
 
+/** What a stream was asked for. */
 export interface StreamOptions {
   readonly scan: ScanOptions;
   readonly checkpointIntervalMs: number;
@@ -44,13 +45,13 @@ export type StreamAction =
   | { readonly kind: "rows" }
   /** Sleep until the feed changes, a read has come, or this moment (monotonic milliseconds; may be infinity). */
   | { readonly kind: "wait"; readonly untilMs: number }
-  /** There is more to look at; let others have their turn first. */
-  | { readonly kind: "turn" }
+  /** There is more to look at: step again, when others have had their turn. */
+  | { readonly kind: "more" }
   /** The last frame was emitted. */
   | { readonly kind: "end" };
 
 const ROWS: StreamAction = { kind: "rows" };
-const TURN: StreamAction = { kind: "turn" };
+const MORE: StreamAction = { kind: "more" };
 const END: StreamAction = { kind: "end" };
 
 /**
@@ -87,7 +88,7 @@ export class Stream {
     this.#clock = clock;
     this.#progress = new Progress(start);
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
-    this.#checkpointAtMs = this.#nextCheckpoint();
+    this.#checkpointAtMs = this.#nextCheckpoint(clock.monotonic());
   }
 
   get phase(): StreamPhase {
@@ -135,27 +136,27 @@ export class Stream {
     this.#page = undefined;
   }
 
-  step(): StreamAction {
+  /** `nowMs` is monotonic. */
+  step(nowMs: number): StreamAction {
     if (this.#phase === "closing") {
       return END;
     }
     const queued = this.#queue.shift();
     if (queued !== undefined) {
-      return this.#emit(queued);
+      return this.#emit(queued, nowMs);
     }
-    const nowMs = this.#clock.monotonic();
     if (this.#view.draining || nowMs >= this.#options.closesAtMs) {
       const closing = this.#closing(this.#view.draining ? "DRAINING" : "DEADLINE");
       this.#occur("closed");
-      return this.#emit(closing);
+      return this.#emit(closing, nowMs);
     }
-    return this.#snapshot === undefined ? this.#stepEvents(nowMs) : this.#stepSnapshot(this.#snapshot);
+    return this.#snapshot === undefined ? this.#stepEvents(nowMs) : this.#stepSnapshot(this.#snapshot, nowMs);
   }
 
-  #stepSnapshot(snapshot: SnapshotDelivery): StreamAction {
+  #stepSnapshot(snapshot: SnapshotDelivery, nowMs: number): StreamAction {
     const events = snapshot.take();
     if (events !== undefined) {
-      return this.#emit({ kind: "events", events, cursor: this.#cursor(true), complete: false });
+      return this.#emit({ kind: "events", events, cursor: this.#cursor(true), complete: false }, nowMs);
     }
     if (!snapshot.complete) {
       return ROWS;
@@ -164,27 +165,27 @@ export class Stream {
     this.#occur("snapshot_done");
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
     const { version, delivered } = snapshot;
-    return this.#emit({ kind: "snapshot_complete", version, cursor: this.#cursor(false), rows: delivered });
+    return this.#emit({ kind: "snapshot_complete", version, cursor: this.#cursor(false), rows: delivered }, nowMs);
   }
 
   #stepEvents(nowMs: number): StreamAction {
     this.#occur(this.#inLog() ? "met_the_log" : "fell_behind");
     const { clean } = this.#progress;
     if (clean && this.#told !== this.#state()) {
-      return this.#emit(this.#checkpoint());
+      return this.#emit(this.#checkpoint(), nowMs);
     }
     const batch = new Batch(this.#options.scan.maxBatchBytes);
     const more = this.#collect(batch);
     trimToBoundary(this.#progress, batch);
     if (!batch.empty) {
       const complete = this.#progress.clean;
-      return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(false), complete });
+      return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(false), complete }, nowMs);
     }
     if (this.#progress.clean && nowMs >= this.#checkpointAtMs) {
-      return this.#emit(this.#checkpoint());
+      return this.#emit(this.#checkpoint(), nowMs);
     }
     if (more) {
-      return TURN;
+      return MORE;
     }
     if (this.#phase === "catching_up" && !this.#reading) {
       this.#reading = true;
@@ -240,13 +241,13 @@ export class Stream {
     this.#phase = nextPhase(this.#phase, occurrence);
   }
 
-  #emit(frame: Frame): StreamAction {
-    this.#checkpointAtMs = this.#nextCheckpoint();
+  #emit(frame: Frame, nowMs: number): StreamAction {
+    this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
     return { kind: "emit", frame };
   }
 
-  #nextCheckpoint(): number {
-    return this.#clock.monotonic() + this.#options.checkpointIntervalMs * (1 + JITTER * this.#clock.random());
+  #nextCheckpoint(nowMs: number): number {
+    return nowMs + this.#options.checkpointIntervalMs * (1 + JITTER * this.#clock.random());
   }
 
   #cursor(snapshot: boolean): Cursor {

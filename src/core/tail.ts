@@ -7,6 +7,7 @@ import type { Clock, FeedStore, Service, Timers, WakeUp } from "./ports.ts";
 /** How often the oldest version is asked for: it moves with retention, and is only ever told, never relied on. */
 const OLDEST_EVERY_MS = 10_000;
 
+/** What the tail reads from and how it waits. */
 export interface TailOptions {
   readonly store: FeedStore;
   readonly wakeUp: WakeUp;

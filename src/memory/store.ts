@@ -22,6 +22,7 @@ import { beginTransaction, type MemoryTransaction } from "./transaction.ts";
 import { Transactions } from "./transactions.ts";
 import { createMemoryWakeUp } from "./wake-up.ts";
 
+/** What a store in memory holds. */
 export interface MemoryStoreOptions {
   /** Topics, or templates like `orders.{region}`, that rows can be put into. Default none: only `emit`. */
   readonly sources?: readonly string[];

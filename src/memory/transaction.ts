@@ -23,6 +23,7 @@ export interface MemoryTransaction {
   rollback(): void;
 }
 
+/** What a transaction writes to. */
 export interface TransactionContext {
   readonly transactions: Transactions;
   readonly outbox: Outbox;
@@ -36,6 +37,7 @@ type TransactionState = "open" | "prepared" | "over";
 
 const encoder = new TextEncoder();
 
+/** Begins a writer's transaction. It has no xid before it writes or is asked for one. */
 export function beginTransaction(context: TransactionContext): MemoryTransaction {
   return new Transaction(context);
 }

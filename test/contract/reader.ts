@@ -75,20 +75,19 @@ export class Reader implements AsyncDisposable {
 
   /** Resolves once the condition holds; rejects when the stream ends before, or after 20 s, with what was seen. */
   async until(condition: (reader: Reader) => boolean, what: string): Promise<this> {
-    const timeout = Promise.withResolvers<"late">();
-    const timer = setTimeout(() => timeout.resolve("late"), PATIENCE_MS);
-    try {
-      while (!condition(this)) {
-        if (this.ended) {
-          throw this.error ?? new Error(`the stream ended before ${what}; it said ${this.#summary()}`);
-        }
-        if ((await Promise.race([this.#changed.promise, timeout.promise])) === "late") {
-          throw new Error(`waited in vain for ${what}; it said ${this.#summary()}`);
-        }
+    const patience = AbortSignal.timeout(PATIENCE_MS);
+    const onLate = () => this.#notify();
+    patience.addEventListener("abort", onLate, { once: true });
+    while (!condition(this)) {
+      if (this.ended) {
+        throw this.error ?? new Error(`the stream ended before ${what}; it said ${this.#summary()}`);
       }
-    } finally {
-      clearTimeout(timer);
+      if (patience.aborted) {
+        throw new Error(`waited in vain for ${what}; it said ${this.#summary()}`);
+      }
+      await this.#changed.promise;
     }
+    patience.removeEventListener("abort", onLate);
     return this;
   }
 

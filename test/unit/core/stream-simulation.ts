@@ -197,7 +197,7 @@ class Simulation {
       if (steps > 10_000) {
         throw new Error("the stream goes round in circles");
       }
-      const action = this.#stream.step();
+      const action = this.#stream.step(this.#nowMs);
       if (action.kind === "emit") {
         this.#judge(action.frame);
         taken += 1;
