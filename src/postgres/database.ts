@@ -1,0 +1,35 @@
+import pg from "pg";
+
+/** How a pool or a client of Millrace's reaches the database. */
+export interface ConnectionOptions {
+  /** As libpq users write it: sslmode, PGPASSFILE and the other PG… variables count. */
+  readonly url: string;
+  /** How long making a connection may take, in milliseconds. Default 5,000. */
+  readonly connectTimeoutMs?: number | undefined;
+}
+
+/**
+ * Connections that are made when they are needed. One that breaks while nobody uses it is dropped in silence: whoever asks
+ * next gets a new one, or the reason why there is none.
+ */
+export function createPool(options: ConnectionOptions & { readonly max: number; readonly idleMs: number }): pg.Pool {
+  const pool = new pg.Pool({ ...clientConfig(options), max: options.max, idleTimeoutMillis: options.idleMs });
+  pool.on("error", () => undefined);
+  return pool;
+}
+
+/** A connection of its own, not connected yet. */
+export function createClient(options: ConnectionOptions): pg.Client {
+  return new pg.Client(clientConfig(options));
+}
+
+function clientConfig({ url, connectTimeoutMs }: ConnectionOptions): pg.ClientConfig {
+  return {
+    connectionString: url,
+    application_name: "millrace",
+    connectionTimeoutMillis: connectTimeoutMs ?? 5000,
+    // A peer that is gone without a word is found out, also by a connection that only listens.
+    keepAlive: true,
+    keepAliveInitialDelayMillis: 5000,
+  };
+}

@@ -1,0 +1,145 @@
+import type pg from "pg";
+import { createClient } from "./database.ts";
+
+export interface ListenerOptions {
+  /** Must lead to Postgres itself: a transaction-mode pooler hands the session, with its LISTEN, to somebody else. */
+  readonly url: string;
+  readonly onTick: (tick: number) => void;
+  readonly onWake: () => void;
+  /** LISTEN is in force (again): whatever came before was not heard. */
+  readonly onListening: () => void;
+}
+
+const channels = ["millrace_tick", "millrace_wake"];
+const firstRetryMs = 100;
+const longestRetryMs = 5000;
+const pingMs = 10_000;
+const answerMs = 5000;
+
+const tryLock = "select pg_try_advisory_lock('millrace.outbox'::regclass::oid::int, 1) as held";
+const unlock = "select pg_advisory_unlock('millrace.outbox'::regclass::oid::int, 1)";
+
+/**
+ * A session that listens, and that holds the waiter's lock while this process sleeps.
+ *
+ * It comes back by itself when it is lost, for good measure with a back-off; in the meantime nothing is heard, which the
+ * wake-up's polling makes good. A session that a pooler stands in front of is closed again and never tried anew.
+ */
+export class Listener {
+  readonly #options: ListenerOptions;
+  #client: pg.Client | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #ping: NodeJS.Timeout | undefined;
+  #retryMs = firstRetryMs;
+  #stopped = false;
+  #pooled = false;
+  #holds = false;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+  }
+
+  /** LISTEN is in force. */
+  get listening(): boolean {
+    return this.#client !== undefined;
+  }
+
+  /** A pooler is in the way: there will be no listening. */
+  get pooled(): boolean {
+    return this.#pooled;
+  }
+
+  /** This session holds the waiter's lock: writers nudge. */
+  get holdsLock(): boolean {
+    return this.#holds;
+  }
+
+  /** Resolves when it listens, or has failed to for the first time. */
+  async start(): Promise<void> {
+    await this.#connect();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearTimeout(this.#retry);
+    clearInterval(this.#ping);
+    const client = this.#client;
+    this.#client = undefined;
+    this.#holds = false;
+    await client?.end().catch(() => undefined);
+  }
+
+  /** Tries to become the waiter. False when another process is, or a writer is at work, or nothing listens. */
+  async acquire(): Promise<boolean> {
+    const client = this.#client;
+    if (client === undefined || this.#holds) return this.#holds;
+    const result = await this.#ask<{ readonly held: boolean }>(client, tryLock);
+    // A session that broke meanwhile has lost the lock with it.
+    this.#holds = result?.rows[0]?.held === true && this.#client === client;
+    return this.#holds;
+  }
+
+  /** Gives the lock up; nobody need wait for that. */
+  release(): void {
+    if (!this.#holds) return;
+    this.#holds = false;
+    if (this.#client !== undefined) void this.#ask(this.#client, unlock);
+  }
+
+  async #connect(): Promise<void> {
+    const client = createClient({ url: this.#options.url });
+    client.on("error", () => this.#lost(client));
+    client.on("end", () => this.#lost(client));
+    client.on("notification", ({ channel, payload }) => {
+      if (channel === "millrace_tick") this.#options.onTick(Number(payload));
+      else this.#options.onWake();
+    });
+    try {
+      await client.connect();
+      const { rows } = await client.query<{ readonly pid: number }>("select pg_backend_pid() as pid");
+      // A pooler answers the connection's start with a number of its own.
+      this.#pooled = rows[0]?.pid !== Reflect.get(client, "processID");
+      if (!this.#pooled) await client.query(channels.map((channel) => `listen ${channel}`).join("; "));
+    } catch {
+      await client.end().catch(() => undefined);
+      this.#again();
+      return;
+    }
+    if (this.#pooled || this.#stopped) {
+      await client.end().catch(() => undefined);
+      return;
+    }
+    this.#client = client;
+    this.#retryMs = firstRetryMs;
+    this.#ping = setInterval(() => void this.#ask(client, "select 1"), pingMs);
+    this.#options.onListening();
+  }
+
+  /** A session that does not answer in time is given up: `undefined`. */
+  async #ask<R extends pg.QueryResultRow>(client: pg.Client, sql: string): Promise<pg.QueryResult<R> | undefined> {
+    const timer = setTimeout(() => this.#lost(client), answerMs);
+    try {
+      return await client.query<R>(sql);
+    } catch {
+      this.#lost(client);
+      return undefined;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #lost(client: pg.Client): void {
+    if (this.#client !== client) return;
+    this.#client = undefined;
+    this.#holds = false;
+    clearInterval(this.#ping);
+    void client.end().catch(() => undefined);
+    this.#again();
+  }
+
+  #again(): void {
+    if (this.#stopped) return;
+    this.#retry = setTimeout(() => void this.#connect(), this.#retryMs);
+    this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
+  }
+}

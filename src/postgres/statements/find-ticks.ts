@@ -1,0 +1,36 @@
+const tickRow =
+  "concat_ws(':', t.tick, t.first_version, t.count, (extract(epoch from t.time) * 1000000)::bigint, t.snapshot)";
+
+/**
+ * The oldest readable version and the last settled one. A batch needs its predecessor's snapshot, so that the first tick
+ * that is kept only tells where the second begins. $1 the epoch.
+ */
+export const readBounds = `
+  select (l.first_version + l.count - 1)::text as head,
+    coalesce((
+      select t.first_version from millrace.tick t
+      where t.tick > (select f.tick from millrace.tick f order by f.tick limit 1) and t.count > 0 order by t.tick limit 1
+    ), l.first_version + l.count)::text as oldest
+  from millrace.assert_epoch($1::uuid), (select * from millrace.tick order by tick desc limit 1) l`;
+
+/**
+ * The tick that holds version $2, or tick 0 for version 0. Empty ticks share their first_version with the next one and are
+ * never the answer. $1 the epoch.
+ */
+export const readTickOf = `
+  select ${tickRow} as text
+  from millrace.assert_epoch($1::uuid), millrace.tick t
+  where t.tick = case when $2::bigint = 0 then 0 else (
+      select f.tick from millrace.tick f where f.first_version <= $2::bigint and f.count > 0
+      order by f.first_version desc, f.tick desc limit 1
+    ) end
+    and $2::bigint < t.first_version + t.count`;
+
+/** The last tick at or before a time, $2 in microseconds. Times never fall, so the index on time finds it. $1 the epoch. */
+export const readTickAt = `
+  select ${tickRow} as text
+  from millrace.assert_epoch($1::uuid), (
+    select * from millrace.tick
+    where time <= timestamptz '1970-01-01 00:00:00+00' + $2::bigint * interval '1 microsecond'
+    order by time desc, tick desc limit 1
+  ) t`;

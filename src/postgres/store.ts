@@ -1,0 +1,211 @@
+import type pg from "pg";
+import { FeedError } from "../core/errors.ts";
+import type { Version } from "../core/event.ts";
+import { type Page, type Tick, tickEnd } from "../core/page.ts";
+import type {
+  Bounds,
+  FeedStore,
+  Publication,
+  Published,
+  Service,
+  SnapshotReader,
+  SnapshotRequest,
+  WakeUp,
+} from "../core/ports.ts";
+import { waitForTransaction } from "./barrier.ts";
+import { createPool } from "./database.ts";
+import { withLease } from "./lease.ts";
+import { defaultPageLimits, type PageLimits, PageReader } from "./page.ts";
+import { publish } from "./publish.ts";
+import { queryError } from "./query-error.ts";
+import { openSnapshot, type SnapshotOptions } from "./snapshot.ts";
+import { readBounds, readTickAt, readTickOf } from "./statements/find-ticks.ts";
+import { Tail } from "./tail.ts";
+import { tickFromText } from "./tick-row.ts";
+import { PostgresWakeUp, type WakeUpSignals } from "./wake-up.ts";
+
+/** What a Postgres store needs to know. */
+export interface PostgresStoreOptions {
+  /** A migrated database, as a role that `millrace.allow` made a server. May lead through a transaction-mode pooler. */
+  readonly url: string;
+  /**
+   * For LISTEN, past any pooler. Default `url`, which is tried and left alone when a pooler answers; `false` for none, which
+   * means polling.
+   */
+  readonly directUrl?: string | false | undefined;
+  /** Connections that read history at the same time. Default 4. */
+  readonly historyConnections?: number | undefined;
+  /** Connections for publishing, barriers and single questions. Default 4. */
+  readonly serviceConnections?: number | undefined;
+  readonly pages?: Partial<PageLimits> | undefined;
+  readonly snapshots?: SnapshotOptions | undefined;
+  /** How long one tick may take before it is given up and tried with twice the time, in milliseconds. Default 30,000. */
+  readonly tickTimeoutMs?: number | undefined;
+  readonly signals?: PostgresStoreSignals | undefined;
+}
+
+/** What a store announces, for tests and metrics. */
+export interface PostgresStoreSignals extends WakeUpSignals {
+  /** The number of the last tick, each time the database was asked. */
+  readonly onTick?: (tick: number) => void;
+}
+
+/** A feed in Postgres. `start` it before anything else; it keeps one to twenty connections, made when they are needed. */
+export interface PostgresStore extends FeedStore, Service {
+  readonly wakeUp: WakeUp;
+}
+
+/**
+ * The feed that is in this database. Failures of the database are DATABASE_UNAVAILABLE: each call makes the connection
+ * that it needs, so that the next one after an outage succeeds without anybody's doing.
+ */
+export function createPostgresStore(options: PostgresStoreOptions): PostgresStore {
+  return new Store(options);
+}
+
+const idleMs = 30_000;
+
+class Store implements PostgresStore {
+  readonly #options: PostgresStoreOptions;
+  readonly #wakeUp: PostgresWakeUp;
+  readonly #tailPool: pg.Pool;
+  readonly #historyPool: pg.Pool;
+  readonly #servicePool: pg.Pool;
+  readonly #snapshotPool: pg.Pool;
+  #opened: { readonly epoch: string; readonly tail: Tail; readonly pages: PageReader } | undefined;
+  #stopping: Promise<void> | undefined;
+
+  constructor(options: PostgresStoreOptions) {
+    this.#options = options;
+    const { url, directUrl, signals } = options;
+    this.#wakeUp = new PostgresWakeUp({ directUrl: directUrl === false ? undefined : (directUrl ?? url), signals });
+    // The tail's connection is never idle for long; were it closed while the feed sleeps, waking up would make a new one.
+    this.#tailPool = createPool({ url, max: 1, idleMs: 0 });
+    this.#historyPool = createPool({ url, max: options.historyConnections ?? 4, idleMs });
+    this.#servicePool = createPool({ url, max: options.serviceConnections ?? 4, idleMs });
+    // Each open snapshot has one, and one of them a second while it opens.
+    this.#snapshotPool = createPool({ url, max: (options.snapshots?.maxOpen ?? 8) + 1, idleMs });
+  }
+
+  get wakeUp(): WakeUp {
+    return this.#wakeUp;
+  }
+
+  get epoch(): string {
+    return this.#open.epoch;
+  }
+
+  get #open() {
+    if (this.#opened === undefined) {
+      throw new FeedError("INTERNAL", "The store has not been started.", "Await `start` before anything else.");
+    }
+    return this.#opened;
+  }
+
+  async start(signal: AbortSignal): Promise<void> {
+    try {
+      const [row] = await this.#rows<{ readonly epoch: string }>(
+        "open the feed",
+        "select millrace.assert_epoch() as epoch",
+        [],
+        signal,
+      );
+      const epoch = row?.epoch ?? "";
+      const pages = new PageReader(epoch, { ...defaultPageLimits, ...definedOf(this.#options.pages) });
+      const tail = new Tail({
+        pool: this.#tailPool,
+        epoch,
+        pages,
+        tickTimeoutMs: this.#options.tickTimeoutMs ?? 30_000,
+        onTick: (tick) => {
+          this.#wakeUp.settled(tick);
+          this.#options.signals?.onTick?.(tick);
+        },
+      });
+      await this.#wakeUp.start(signal);
+      this.#opened = { epoch, tail, pages };
+    } catch (error) {
+      await this.stop();
+      throw error;
+    }
+  }
+
+  stop(): Promise<void> {
+    this.#stopping ??= Promise.all([
+      this.#wakeUp.stop(),
+      ...[this.#tailPool, this.#historyPool, this.#servicePool, this.#snapshotPool].map((pool) => pool.end()),
+    ]).then(() => undefined);
+    return this.#stopping;
+  }
+
+  async bounds(signal: AbortSignal): Promise<Bounds> {
+    const [row] = await this.#rows<{ readonly oldest: string; readonly head: string }>(
+      "read what the feed holds",
+      readBounds,
+      [this.epoch],
+      signal,
+    );
+    return { oldest: Number(row?.oldest), head: Number(row?.head) };
+  }
+
+  advance(after: Version, signal: AbortSignal): Promise<Page | undefined> {
+    return this.#open.tail.advance(after, signal);
+  }
+
+  async readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined> {
+    const { pages } = this.#open;
+    try {
+      return await withLease(this.#historyPool, signal, (lease) => pages.read(lease, after));
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      throw queryError(error, "read history");
+    }
+  }
+
+  async tickOf(version: Version, signal: AbortSignal): Promise<Tick | undefined> {
+    const tick = await this.#tick(readTickOf, version, signal);
+    return tick !== undefined && version <= tickEnd(tick) ? tick : undefined;
+  }
+
+  tickAt(timeMicros: number, signal: AbortSignal): Promise<Tick | undefined> {
+    return this.#tick(readTickAt, timeMicros, signal);
+  }
+
+  snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader> {
+    return openSnapshot(this.#snapshotPool, this.epoch, request, this.#options.snapshots ?? {}, signal);
+  }
+
+  async publish(request: Publication, signal: AbortSignal): Promise<Published> {
+    const published = await publish(this.#servicePool, this.epoch, request, signal);
+    this.#wakeUp.nudge();
+    return published;
+  }
+
+  settled(xid: string, signal: AbortSignal): Promise<Version> {
+    return waitForTransaction(this.#servicePool, xid, signal);
+  }
+
+  async #tick(sql: string, position: number, signal: AbortSignal): Promise<Tick | undefined> {
+    const values = [this.epoch, position];
+    const [row] = await this.#rows<{ readonly text: string }>("look up a tick", sql, values, signal);
+    return row === undefined ? undefined : tickFromText(row.text);
+  }
+
+  async #rows<R extends pg.QueryResultRow>(
+    doing: string,
+    sql: string,
+    values: readonly unknown[],
+    signal: AbortSignal,
+  ): Promise<readonly R[]> {
+    try {
+      return await withLease(this.#servicePool, signal, (lease) => lease.rows<R>(sql, values));
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      throw queryError(error, doing);
+    }
+  }
+}
+
+function definedOf(limits: Partial<PageLimits> | undefined): Partial<PageLimits> {
+  return Object.fromEntries(Object.entries(limits ?? {}).filter(([, value]) => value !== undefined));
+}

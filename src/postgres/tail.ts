@@ -1,0 +1,120 @@
+import type pg from "pg";
+import { FeedError } from "../core/errors.ts";
+import type { Event, Version } from "../core/event.ts";
+import { eventBytes, type Page, type Tick } from "../core/page.ts";
+import { sqlStateOf } from "./database-error.ts";
+import { operationFromLetter } from "./history.ts";
+import { type Lease, withLease } from "./lease.ts";
+import type { PageReader } from "./page.ts";
+import { queryError } from "./query-error.ts";
+import { tickAndTail } from "./statements/tick.ts";
+import { tickFromText } from "./tick-row.ts";
+
+export interface TailOptions {
+  /** Of one connection: the tail's own, so that no reader of history is ever in its way. */
+  readonly pool: pg.Pool;
+  readonly epoch: string;
+  readonly pages: PageReader;
+  /** How long one tick may take at first, in milliseconds. */
+  readonly tickTimeoutMs: number;
+  /** The number of the last tick, each time that the database was asked. */
+  readonly onTick: (tick: number) => void;
+}
+
+/** What comes with the tick's own answer: beyond it COPY is faster. */
+const maxRows = 2000;
+const maxBytes = 4 * 1024 * 1024;
+const longestTickMs = 3_600_000;
+const queryCanceled = "57014";
+
+/**
+ * Settles and reads in one round trip, as long as what there is fits; otherwise by pages, on the same connection.
+ */
+export class Tail {
+  readonly #options: TailOptions;
+  readonly #types = { getTypeParser: () => (value: string) => value };
+  #tickTimeoutMs: number;
+  /** There was more than fits: so there will be now. */
+  #behind = false;
+
+  constructor(options: TailOptions) {
+    this.#options = options;
+    this.#tickTimeoutMs = options.tickTimeoutMs;
+  }
+
+  /** See `FeedStore.advance`. */
+  async advance(after: Version, signal: AbortSignal): Promise<Page | undefined> {
+    try {
+      return await withLease(this.#options.pool, signal, (lease) => this.#advance(lease, after));
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      // However long it takes, one tick must settle all that there is.
+      if (sqlStateOf(error) === queryCanceled) {
+        this.#tickTimeoutMs = Math.min(this.#tickTimeoutMs * 2, longestTickMs);
+      }
+      throw queryError(error, "settle what has committed");
+    }
+  }
+
+  async #advance(lease: Lease, after: Version): Promise<Page | undefined> {
+    const { epoch, pages, onTick } = this.#options;
+    const sql = tickAndTail(epoch, this.#tickTimeoutMs, this.#behind ? undefined : { after, maxRows, maxBytes });
+    const results = await this.#withDeadline(lease, () => this.#query(lease, sql));
+    this.#tickTimeoutMs = this.#options.tickTimeoutMs;
+    const [tick, head] = (
+      results.find(({ command, rows }) => command === "SELECT" && rows.length > 0)?.rows[0] ?? []
+    ).map(Number);
+    if (tick === undefined || head === undefined) {
+      throw new FeedError("INTERNAL", "The tick gave no answer.", "Report this with the version of Postgres.");
+    }
+    onTick(tick);
+    const rows = this.#behind ? [] : (results.at(-1)?.rows ?? []);
+    this.#behind = head - after > maxRows;
+    if (rows.length > 0) return pageFromRows(rows, after + 1);
+    return head > after ? await pages.read(lease, after) : undefined;
+  }
+
+  async #query(lease: Lease, text: string): Promise<readonly pg.QueryArrayResult<(string | null)[]>[]> {
+    const results: unknown = await lease.client.query({ text, rowMode: "array", types: this.#types });
+    return results as readonly pg.QueryArrayResult<(string | null)[]>[];
+  }
+
+  /** The server ends an overlong tick by itself. This is for a server, or a network, that does not answer at all. */
+  async #withDeadline<T>(lease: Lease, use: () => Promise<T>): Promise<T> {
+    const timer = setTimeout(() => lease.destroy(), this.#tickTimeoutMs + 5000);
+    try {
+      return await use();
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+/** Rows of `millrace.tail`: whole ticks from a boundary on, of which the last may be cut. */
+function pageFromRows(rows: readonly (readonly (string | null)[])[], firstVersion: Version): Page {
+  const events: Event[] = [];
+  const ticks: Tick[] = [];
+  let bytes = 0;
+  for (const row of rows) {
+    const [tickRow, xid, topic, key, operation, before, after, headers, occurredAt] = row;
+    if (tickRow != null) ticks.push(tickFromText(tickRow));
+    const event: Event = {
+      version: firstVersion + events.length,
+      topic: topic ?? "",
+      key: key ?? undefined,
+      operation: operationFromLetter(operation ?? ""),
+      before: imageFromText(before),
+      after: imageFromText(after),
+      transaction: xid ?? "",
+      occurredAtMicros: Number(occurredAt),
+      headers: imageFromText(headers),
+    };
+    events.push(event);
+    bytes += eventBytes(event);
+  }
+  return { firstVersion, events, ticks, bytes };
+}
+
+function imageFromText(text: string | null | undefined): Uint8Array | undefined {
+  return text == null ? undefined : Buffer.from(text, "utf8");
+}

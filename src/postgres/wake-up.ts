@@ -1,0 +1,152 @@
+import type { Service, WakeUp } from "../core/ports.ts";
+import { Listener } from "./listener.ts";
+
+/** What the wake-up announces, for tests and metrics. Each is called synchronously and must return at once. */
+export interface WakeUpSignals {
+  /** LISTEN is in force. */
+  readonly onListening?: () => void;
+  /** This process is the waiter and sleeps: writers will nudge it. */
+  readonly onSleeping?: () => void;
+  /** A nudge came from a writer. */
+  readonly onWoken?: () => void;
+}
+
+export interface WakeUpOptions {
+  /** For LISTEN; must not lead through a transaction-mode pooler. Without it there is only polling. */
+  readonly directUrl: string | undefined;
+  readonly signals?: WakeUpSignals | undefined;
+}
+
+/** Pause after an advance that found something, in milliseconds; doubles while nothing is found. */
+const shortestMs = 2;
+/** Longest pause, asleep or not: the truth behind every hint. Ten idle ticks per second cost 3 ms of a core. */
+const longestMs = 100;
+/** How often somebody who is not the waiter tries to become it. */
+const retryLockMs = 500;
+
+/**
+ * When to ask the database again: the ladder from busy to asleep.
+ *
+ * Busy: after 2 ms, then 4, 8, … 100 while nothing is found. Writers pay nothing, as they find the waiter's lock free.
+ * Asleep: on reaching 100 ms it takes the lock, advances once more, and from then on a writer's nudge wakes it. That last
+ * advance closes the gap: an event that was committed before the lock was held is found by it, and whoever writes after
+ * that finds the lock taken. (A writer in between holds the lock shared, so that it cannot be had.) Found something, or
+ * woken: the lock goes back, and it is busy again.
+ *
+ * Nudges and notifications only shorten a pause. Where none can come (no direct connection, prepared transactions allowed,
+ * the waiter frozen or killed, another process asleep too), an event waits for 100 ms at the most.
+ *
+ * Measured against NOTIFY in every transaction, which halves the writers' throughput; see DESIGN in docs/decisions.
+ */
+export class PostgresWakeUp implements WakeUp, Service {
+  readonly #signals: WakeUpSignals;
+  readonly #listener: Listener | undefined;
+  #pauseMs = shortestMs;
+  #lastTick = -1;
+  #nudged = false;
+  #wake: (() => void) | undefined;
+  #nextTryAt = 0;
+
+  constructor({ directUrl, signals }: WakeUpOptions) {
+    this.#signals = signals ?? {};
+    if (directUrl === undefined) return;
+    this.#listener = new Listener({
+      url: directUrl,
+      onTick: (tick) => {
+        if (tick > this.#lastTick) this.nudge();
+      },
+      onWake: () => {
+        this.#signals.onWoken?.();
+        // Not while somebody else's nudge is none of our business: it is for whoever holds the lock.
+        if (this.#listener?.holdsLock === true) {
+          this.#listener.release();
+          this.nudge();
+        }
+      },
+      onListening: () => {
+        this.#signals.onListening?.();
+        // What was said while nobody listened is lost.
+        this.nudge();
+      },
+    });
+  }
+
+  /** Whether nudges and other replicas' ticks are heard at present. */
+  get listening(): boolean {
+    return this.#listener?.listening ?? false;
+  }
+
+  /** Never rejects because of the database: without it there is polling. */
+  async start(_signal: AbortSignal): Promise<void> {
+    await this.#listener?.start();
+  }
+
+  async stop(): Promise<void> {
+    this.#end();
+    await this.#listener?.stop();
+  }
+
+  /** The last tick that this process knows: its own notification need not wake it. */
+  settled(tick: number): void {
+    this.#lastTick = tick;
+  }
+
+  nudge(): void {
+    this.#nudged = true;
+    this.#pauseMs = shortestMs;
+    this.#end();
+  }
+
+  async wait(found: boolean, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted();
+    if (found) {
+      this.#pauseMs = shortestMs;
+      this.#listener?.release();
+    }
+    if (this.#nudged) {
+      this.#nudged = false;
+      return;
+    }
+    if (this.#listener !== undefined && this.#pauseMs >= longestMs && (await this.#fallAsleep(this.#listener))) return;
+    if (!this.#nudged) await this.#pause(signal);
+    this.#nudged = false;
+    this.#pauseMs = Math.min(this.#pauseMs * 2, longestMs);
+  }
+
+  /** True when the lock has just been had: then there is one more advance to make before sleeping. */
+  async #fallAsleep(listener: Listener): Promise<boolean> {
+    const now = performance.now();
+    if (listener.holdsLock) {
+      this.#signals.onSleeping?.();
+      return false;
+    }
+    if (now < this.#nextTryAt) return false;
+    this.#nextTryAt = now + retryLockMs;
+    return await listener.acquire();
+  }
+
+  #pause(signal: AbortSignal): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const done = () => {
+        clearTimeout(timer);
+        signal.removeEventListener("abort", abort);
+        this.#wake = undefined;
+      };
+      const abort = () => {
+        done();
+        reject(signal.reason);
+      };
+      this.#wake = () => {
+        done();
+        resolve();
+      };
+      const timer = setTimeout(this.#wake, this.#pauseMs);
+      signal.addEventListener("abort", abort, { once: true });
+      if (signal.aborted) abort();
+    });
+  }
+
+  #end(): void {
+    this.#wake?.();
+  }
+}
