@@ -1,11 +1,11 @@
 import { randomBytes } from "node:crypto";
-import { access, chmod, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
-import { join } from "node:path";
+import { access, mkdir, open, readdir, readFile, realpath, rename, rm, stat } from "node:fs/promises";
+import { basename, join } from "node:path";
 import { FeedError } from "../core/errors.ts";
 import type { PostgresBinaries } from "./binaries.ts";
 import { giveTo, type Identity } from "./identity.ts";
 import { initdb } from "./initdb.ts";
-import type { Layout } from "./layout.ts";
+import { type Layout, layoutOf } from "./layout.ts";
 
 /**
  * Makes sure that there is a whole cluster, which belongs to `identity` and which these binaries can open. Only for who
@@ -15,7 +15,6 @@ import type { Layout } from "./layout.ts";
  * @throws FeedError DATABASE_UNAVAILABLE when it is another version's or another user's, or cannot be made.
  */
 export async function prepareCluster(layout: Layout, binaries: PostgresBinaries, identity: Identity): Promise<boolean> {
-  await chmod(layout.home, identity.kind === "user" ? 0o711 : 0o700);
   await removeUnfinished(layout);
   await setAsideIncomplete(layout);
   if (await exists(layout.cluster)) {
@@ -26,6 +25,25 @@ export async function prepareCluster(layout: Layout, binaries: PostgresBinaries,
   }
   await makeCluster(layout, binaries, identity);
   return true;
+}
+
+/**
+ * Makes the directory, or makes sure that it is one of these: in somebody's project folder our `password` and `port`
+ * could be other things. Postgres's user must be able to pass through; what is private in it has a mode of its own.
+ *
+ * @returns its real path: Postgres is told, and asked for, by it, and it must be the same through whatever symlink.
+ * @throws FeedError DATABASE_UNAVAILABLE when it holds other things.
+ */
+export async function openHome(directory: string): Promise<string> {
+  await mkdir(directory, { recursive: true, mode: 0o711 });
+  const home = await realpath(directory);
+  const names = (await readdir(home)).filter((name) => name !== "lost+found");
+  if (names.length === 0 || names.includes(basename(layoutOf(home).claims))) return home;
+  throw new FeedError(
+    "DATABASE_UNAVAILABLE",
+    `${home} holds other things, so the embedded Postgres does not move in.`,
+    "Choose a data directory that is empty or does not exist yet.",
+  );
 }
 
 /**

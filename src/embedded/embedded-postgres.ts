@@ -1,10 +1,10 @@
-import { mkdir, readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
-import { dirname, resolve } from "node:path";
+import { readFile, realpath, rename, rm, stat, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { FeedError } from "../core/errors.ts";
 import { findEmbeddedBinaries, type PostgresBinaries } from "./binaries.ts";
 import { claimDirectory } from "./claim.ts";
-import { assertVersion, prepareCluster, readPassword } from "./cluster-directory.ts";
+import { assertVersion, openHome, prepareCluster, readPassword } from "./cluster-directory.ts";
 import { chooseIdentity } from "./identity.ts";
 import { type Layout, layoutOf } from "./layout.ts";
 import { chooseFreePort, isFree } from "./port.ts";
@@ -65,16 +65,14 @@ const logMaxBytes = 16 * 1024 * 1024;
  * It listens on 127.0.0.1 only and asks for a generated password, because other users of the machine can reach that
  * address too. As root it runs as another user: see `Identity`.
  *
- * @throws FeedError DATABASE_UNAVAILABLE when another Millrace has the directory, the port that was asked for is taken,
- * another version or another user made it, or Postgres does not start; the message says which.
+ * @throws FeedError DATABASE_UNAVAILABLE when the directory holds other things, another Millrace has it, the port that was
+ * asked for is taken, another version or another user made it, or Postgres does not start; the message says which.
  */
 export async function startEmbedded(options: EmbeddedOptions): Promise<EmbeddedPostgres> {
   const home = resolve(options.dataDir);
   try {
     const binaries = await findEmbeddedBinaries();
-    await mkdir(home, { recursive: true, mode: 0o711 });
-    // Postgres is told, and asked for, by this path: it must be the same through whatever symlink we came.
-    const layout = layoutOf(await realpath(home));
+    const layout = layoutOf(await openHome(home));
     const claim = await claimDirectory(layout.claims, layout.home);
     try {
       const { file, adopted } = await adoptOrStart(layout, binaries, options);
@@ -144,8 +142,7 @@ async function settled(layout: Layout, timeoutMs: number): Promise<PostmasterFil
 }
 
 async function startNew(layout: Layout, binaries: PostgresBinaries, options: EmbeddedOptions): Promise<PostmasterFile> {
-  // Not the directory itself: prepareCluster opens or closes that one to fit.
-  const identity = await chooseIdentity([binaries.root, dirname(layout.home)]);
+  const identity = await chooseIdentity([binaries.root, layout.home]);
   if (await prepareCluster(layout, binaries, identity))
     options.log?.(`Made a new Postgres data directory in ${layout.home}.`);
   // Before Postgres runs: one that nobody can connect to would be left behind.

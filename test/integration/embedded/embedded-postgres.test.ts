@@ -1,4 +1,4 @@
-import { mkdir, readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, rename, stat, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
@@ -141,9 +141,17 @@ test("a directory that cannot be made is refused in a sentence", async () => {
   });
 });
 
+test("a directory of somebody else's is left as it is", async () => {
+  const scratch = await scratchDirectory(0o750);
+  await writeFile(join(scratch, "password"), "theirs");
+  await expect(startEmbedded({ dataDir: scratch })).rejects.toThrow("holds other things");
+  expect(await readdir(scratch)).toEqual(["password"]);
+  expect((await stat(scratch)).mode & 0o777).toBe(0o750);
+});
+
 test("an overgrown log is put aside at the next start", async () => {
   const dataDir = join(await scratchDirectory(), "data");
-  await mkdir(dataDir, { mode: 0o711 });
+  await mkdir(join(dataDir, "claims"), { recursive: true, mode: 0o711 });
   await writeFile(join(dataDir, "postgres.log"), Buffer.alloc(17 * 1024 * 1024, "x"));
   const postgres = await startEmbedded({ dataDir });
   await postgres.stop();
