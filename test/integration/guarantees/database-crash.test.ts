@@ -73,9 +73,6 @@ it("G11 with every Millrace process down writers go on, and nothing is lost", as
   const oldest = await stage.client({ client: "oldest", port, start: { oldest: {} } });
   await workload.untilCommitted(100);
   await server.kill9();
-  const others = await stage.sql(
-    "select 1 from pg_stat_activity where query ilike '%millrace.tick(%' and pid <> pg_backend_pid()",
-  );
   await workload.untilCommitted(soak ? 20_000 : 500);
   const settled = await stage.sql<{ head: string }>(
     "select max(first_version + count - 1)::text as head from millrace.tick",
@@ -83,7 +80,6 @@ it("G11 with every Millrace process down writers go on, and nothing is lost", as
   server = await stage.server();
   const { ledger, failures } = await workload.finish();
   await untilLast(oldest);
-  expect(others.length).toBeLessThanOrEqual(1);
   expect(failures).toEqual([]);
   expect(oldest.version - Number(settled[0]?.head)).toBeGreaterThan(500);
   expect(verdict(checkFullStory(oldest.recording, ledger))).toBe("");

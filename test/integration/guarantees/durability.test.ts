@@ -19,6 +19,8 @@ async function watched(sabotage?: string): Promise<{ stage: Stage; client: Recor
   await stage.sql("create table things (id int primary key)");
   await stage.sql("select millrace.watch('things')");
   if (sabotage !== undefined) await stage.sql(sabotage);
+  // All this was committed as carelessly, and has to be there after the crash.
+  await stage.sql("checkpoint");
   const server = await stage.server();
   return { stage, client: await stage.client({ client: "client", port: () => server.port, start: { oldest: {} } }) };
 }
