@@ -49,7 +49,7 @@ function assertValid(events: readonly NewEvent[]): void {
       throw invalid(`events[${i}].operation`, `must not be ${event.operation}: only sources have those`);
     }
     if (event.payload !== undefined && !isJson(event.payload)) {
-      throw invalid(`events[${i}].payload`, "must be valid JSON");
+      throw invalid(`events[${i}].payload.json`, "must be valid JSON");
     }
   });
 }

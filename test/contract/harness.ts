@@ -18,14 +18,20 @@ export interface ContractHarness {
   open(options?: WorldOptions): Promise<World>;
 }
 
+/** Of a world. */
 export interface WorldOptions {
+  /** The test takes the database away: it must not be anybody else's. */
+  readonly outage?: boolean;
   /** Events per page of history, as far as the adapter can be told. */
   readonly pageEvents?: number;
 }
 
+/** A database, those who write to it, and any number of replicas of the feed. */
 export interface World extends AsyncDisposable {
+  /** For questions; feeds run on replicas. */
   readonly store: FeedStore;
-  readonly wakeUp: WakeUp;
+  /** What one more process would read through. Ends with the world. */
+  replica(): Promise<{ readonly store: FeedStore; readonly wakeUp: WakeUp }>;
   /** A session of its own: what it does inside a transaction nobody else sees. */
   writer(): Promise<Writer>;
   /** Two-phase: ends a prepared transaction from any session. */

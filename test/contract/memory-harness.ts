@@ -18,7 +18,7 @@ function openWorld(options: WorldOptions): World {
   const prepared = new Map<string, MemoryTransaction>();
   return {
     store,
-    wakeUp: store.wakeUp,
+    replica: async () => ({ store, wakeUp: store.wakeUp }),
     writer: async () => new MemoryWriter(store, prepared),
     commitPrepared: async (name) => {
       prepared.get(name)?.commit();

@@ -6,9 +6,9 @@ export interface RunningFeed extends AsyncDisposable {
   readonly feed: Feed;
 }
 
-/** One replica over the world's store, started; stopped when disposed. */
+/** One replica over the world's database, started; stopped when disposed. */
 export async function runFeed(world: World, options: Partial<FeedOptions> = {}): Promise<RunningFeed> {
-  const feed = createFeed({ store: world.store, wakeUp: world.wakeUp, ...options });
+  const feed = createFeed({ ...(await world.replica()), ...options });
   await feed.start(new AbortController().signal);
   return { feed, [Symbol.asyncDispose]: () => feed.stop() };
 }

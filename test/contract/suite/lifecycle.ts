@@ -42,7 +42,7 @@ export function lifecycleContract(harness: ContractHarness): void {
       const refused = running.feed.publish(malformed, signal);
       await expect(refused).rejects.toMatchObject({
         code: "INVALID_REQUEST",
-        detail: { violations: [{ field: "events[1].payload" }] },
+        detail: { violations: [{ field: "events[1].payload.json" }] },
       });
       await running.feed.publish(publication([7], ""), signal);
       await using reader = new Reader(running.feed);
@@ -104,7 +104,7 @@ export function lifecycleContract(harness: ContractHarness): void {
 
     if (harness.capabilities.has("outage")) {
       test("G10 streams live through an outage, are told of it, and lose nothing", async () => {
-        await using world = await harness.open();
+        await using world = await harness.open({ outage: true });
         await using running = await runFeed(world, { staleAfterMs: 100 });
         await using reader = new Reader(running.feed, { checkpointIntervalMs: 100 });
         await fill(world, running.feed, 2);

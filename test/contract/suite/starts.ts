@@ -67,8 +67,9 @@ export function startContract(harness: ContractHarness): void {
     test("a version that another replica settled is awaited, one that nobody settled is refused with the head", async () => {
       await using world = await harness.open();
       await using ahead = await runFeed(world);
-      const { wakeUp, awake } = sleepyWakeUp();
+      const { wakeUp, asleep, awake } = sleepyWakeUp();
       await using behind = await runFeed(world, { wakeUp });
+      await asleep;
       await fill(world, ahead.feed, 3);
       expect(behind.feed.status().head).toBe(0);
       await using reader = new Reader(behind.feed, { start: { kind: "version", version: 2, epoch: undefined } });
@@ -164,18 +165,19 @@ async function refusal(feed: Feed, start: Start, afterTransaction?: string): Pro
 }
 
 /** A wake-up of a replica that sleeps through everything until `awake`. */
-function sleepyWakeUp(): { readonly wakeUp: WakeUp; readonly awake: () => void } {
-  const morning = Promise.withResolvers<void>();
+function sleepyWakeUp(): { readonly wakeUp: WakeUp; readonly asleep: Promise<void>; readonly awake: () => void } {
+  const [evening, morning] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
   const wakeUp: WakeUp = {
     nudge: () => undefined,
     wait: async (_found, signal) => {
+      evening.resolve();
       const aborted = Promise.withResolvers<void>();
       signal.addEventListener("abort", () => aborted.resolve(), { once: true });
       await Promise.race([morning.promise, aborted.promise]);
       await new Promise((resolve) => setImmediate(resolve));
     },
   };
-  return { wakeUp, awake: () => morning.resolve() };
+  return { wakeUp, asleep: evening.promise, awake: () => morning.resolve() };
 }
 
 function never(): never {

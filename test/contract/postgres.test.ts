@@ -1,0 +1,4 @@
+import { feedContract } from "./feed-contract.ts";
+import { postgresHarness } from "./postgres-harness.ts";
+
+feedContract("postgres", postgresHarness);
