@@ -1,6 +1,7 @@
 import type { ConnectRouter } from "@connectrpc/connect";
 import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
+import { file_millrace_v1_error } from "../../gen/millrace/v1/error_pb.js";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
@@ -40,7 +41,7 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
     routes(router: ConnectRouter) {
       router.service(FeedService, feedService);
       addHealth(router, options.feed);
-      addReflection(router, [FeedService, Health]);
+      addReflection(router, [FeedService, Health], [file_millrace_v1_error]);
       router.handlers.splice(0, router.handlers.length, ...router.handlers.map(withReadableErrors));
     },
     interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],

@@ -20,10 +20,16 @@ interface Question {
     | { case: undefined; value?: undefined };
 }
 
-/** Tells clients without a schema what the server speaks: `buf curl`, grpcurl, Postman. */
-export function addReflection(router: ConnectRouter, services: readonly DescService[]): void {
-  const all = [...services, ServerReflectionV1, ServerReflectionV1Alpha];
-  const index = createSchemaIndex(all);
+/**
+ * Tells clients without a schema what the server speaks: `buf curl`, grpcurl, Postman. `others` are files that no service
+ * imports and that clients meet all the same, inside an Any.
+ */
+export function addReflection(
+  router: ConnectRouter,
+  services: readonly DescService[],
+  others: readonly DescFile[],
+): void {
+  const index = createSchemaIndex([...services, ServerReflectionV1, ServerReflectionV1Alpha], others);
   async function* serverReflectionInfo<Request extends Question>(requests: AsyncIterable<Request>) {
     const sent = new Set<string>();
     for await (const request of requests) {
@@ -39,7 +45,7 @@ interface SchemaIndex {
   answer(request: Question, sent: Set<string>): Answer;
 }
 
-function createSchemaIndex(services: readonly DescService[]): SchemaIndex {
+function createSchemaIndex(services: readonly DescService[], others: readonly DescFile[]): SchemaIndex {
   const files = new Map<string, DescFile>();
   const addFile = (file: DescFile): void => {
     const name = `${file.name}.proto`;
@@ -48,8 +54,8 @@ function createSchemaIndex(services: readonly DescService[]): SchemaIndex {
       file.dependencies.forEach(addFile);
     }
   };
-  for (const service of services) {
-    addFile(service.file);
+  for (const file of [...services.map((service) => service.file), ...others]) {
+    addFile(file);
   }
   const registry = createRegistry(...files.values());
   const names = services.map((service) => ({ name: service.typeName })).toSorted((a, b) => (a.name < b.name ? -1 : 1));

@@ -66,6 +66,21 @@ export function unreadableRequest(error: unknown): FeedError | undefined {
   return undefined;
 }
 
+/** What the pattern of a field means, for those who do not read patterns. */
+const patternMeanings: Readonly<Record<string, string>> = {
+  "millrace.v1.Selector.topics":
+    "must be a topic or a pattern such as `orders`, `orders.*` or `orders.>`, of letters, digits, `_`, `-` and `%`",
+  "millrace.v1.NewEvent.topic": "must be a dotted name of letters, digits, `_`, `-` and `%`",
+  "millrace.v1.SubscribeRequest.after_transaction":
+    "must be `<epoch>:<xid8>`, as Publish and millrace.transaction() give it",
+  "millrace.v1.SubscribeRequest.epoch": "must be an epoch as `opened` and GetStatus give it, a UUID",
+};
+
 function violationText(violation: Violation): { readonly field: string; readonly message: string } {
-  return { field: pathToString(violation.field), message: violation.message };
+  const field = violation.field.findLast((step) => step.kind === "field");
+  const meaning =
+    violation.ruleId === "string.pattern" && field !== undefined
+      ? patternMeanings[`${field.parent.typeName}.${field.name}`]
+      : undefined;
+  return { field: pathToString(violation.field), message: meaning ?? violation.message };
 }

@@ -79,7 +79,8 @@ export const configSchema = z
     compress: flag.default(false).describe("Compress messages for clients that take gzip: for slow links only"),
     historyConnections: count(1, 100)
       .default(Math.max(2, Math.min(8, availableParallelism())))
-      .describe("Connections for streams that read the table, for snapshots and for Publish"),
+      .describe("Connections for streams that read the table"),
+    serviceConnections: count(1, 100).default(4).describe("Connections for Publish and for waits on transactions"),
     migrate: flag.default(true).describe("Bring the schema up to date at start; otherwise only check it"),
     drainMs: count(0, 600_000).default(10_000).describe("Time for streams to end after SIGTERM, in milliseconds"),
     logLevel: z
@@ -126,6 +127,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   maxRequestBytes: "MILLRACE_MAX_REQUEST_BYTES",
   compress: "MILLRACE_COMPRESS",
   historyConnections: "MILLRACE_HISTORY_CONNECTIONS",
+  serviceConnections: "MILLRACE_SERVICE_CONNECTIONS",
   migrate: "MILLRACE_MIGRATE",
   drainMs: "MILLRACE_DRAIN_MS",
   logLevel: "MILLRACE_LOG_LEVEL",

@@ -94,6 +94,7 @@ describe.each(versions)("reflection $name", ({ service }) => {
 
   it.each([
     ["millrace.v1.FeedService.Subscribe", "millrace/v1/feed_service.proto"],
+    ["millrace.v1.ErrorDetail", "millrace/v1/error.proto"],
     [".millrace.v1.Event", "millrace/v1/event.proto"],
     ["millrace.v1.Event.version", "millrace/v1/event.proto"],
     ["millrace.v1.SubscribeRequest.start", "millrace/v1/feed_service.proto"],

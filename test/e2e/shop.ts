@@ -1,0 +1,34 @@
+import pg from "pg";
+import { resolveConfig } from "../../src/server/config.ts";
+import { type RunningServer, startServer } from "../../src/server/server.ts";
+import { freshDatabase } from "../support/cluster.ts";
+
+/** A server on a real Postgres with a watched table `orders`, as a client meets it. */
+export interface Shop extends AsyncDisposable {
+  readonly url: string;
+  readonly server: RunningServer;
+  /** Commits one new order for each total, in one transaction. */
+  order(...totals: readonly string[]): Promise<void>;
+}
+
+/** Opens a shop on any free port, in a database of its own. */
+export async function openShop(): Promise<Shop> {
+  await using opening = new AsyncDisposableStack();
+  const databaseUrl = await freshDatabase();
+  const server = await startServer(resolveConfig({ flags: { databaseUrl, port: 0, logLevel: "silent" } }));
+  opening.defer(() => server.stop(1_000));
+  const client = new pg.Client(databaseUrl);
+  await client.connect();
+  opening.defer(() => client.end());
+  await client.query("create table orders (id int generated always as identity primary key, total numeric not null)");
+  await client.query("select millrace.watch('orders')");
+  const open = opening.move();
+  return {
+    url: server.url,
+    server,
+    async order(...totals) {
+      await client.query("insert into orders (total) select * from unnest($1::numeric[])", [totals]);
+    },
+    [Symbol.asyncDispose]: () => open.disposeAsync(),
+  };
+}
