@@ -10,7 +10,7 @@ import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
 import { type FeedView, Stream } from "./stream.ts";
 import { StreamDriver } from "./stream-driver.ts";
-import { type OpenedStream, SubscribedStream } from "./subscribed-stream.ts";
+import { SubscribedStream } from "./subscribed-stream.ts";
 import { Tail } from "./tail.ts";
 import { nextWake, WakeSet } from "./wake-set.ts";
 
@@ -151,7 +151,7 @@ class FeedService implements Feed, FeedView {
 
   subscribe(request: Subscription, signal: AbortSignal): AsyncIterableIterator<Frame> {
     let counted = false;
-    const open = async (ending: AbortController): Promise<OpenedStream> => {
+    const open = async (ending: AbortController): Promise<StreamDriver> => {
       this.#assertOpen();
       counted = true;
       this.#streams += 1;
@@ -166,7 +166,7 @@ class FeedService implements Feed, FeedView {
     return new SubscribedStream(signal, open, onEnd);
   }
 
-  async #open(request: Subscription, ending: AbortController): Promise<OpenedStream> {
+  async #open(request: Subscription, ending: AbortController): Promise<StreamDriver> {
     const { clock, timers, store } = this.#options;
     const { checkpointIntervalMs, measure, maxBatchBytes } = request;
     const { matches, wantsSource } = compileSelectors(request.selectors);
@@ -179,11 +179,10 @@ class FeedService implements Feed, FeedView {
     } else {
       stream.beginSnapshot({ topics: snapshot.topics, restart });
     }
-    const rows = snapshot?.rows()[Symbol.asyncIterator]();
     const { changed } = this.log;
     const failure = () => this.#tail.fatal;
     const { signal } = ending;
-    return { driver: new StreamDriver({ stream, store, rows, changed, failure, clock, timers, signal }), snapshot };
+    return new StreamDriver({ stream, store, snapshot, changed, failure, clock, timers, signal });
   }
 
   async publish(

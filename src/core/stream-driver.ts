@@ -3,7 +3,7 @@ import { backOffMs } from "./back-off.ts";
 import { FeedError } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
-import type { Clock, FeedStore, Timers } from "./ports.ts";
+import type { Clock, FeedStore, SnapshotReader, Timers } from "./ports.ts";
 import type { Stream } from "./stream.ts";
 import { Bell, type WakeSet } from "./wake-set.ts";
 
@@ -16,8 +16,8 @@ const FORGET_MS = 1_000;
 export interface DriveOptions {
   readonly stream: Stream;
   readonly store: Pick<FeedStore, "readAfter">;
-  /** Rows of the snapshot that the stream begins with, if it does. */
-  readonly rows: AsyncIterator<readonly Event[]> | undefined;
+  /** What the stream begins with, if it does. Closed as soon as its rows are delivered, or the stream ends. */
+  readonly snapshot: SnapshotReader | undefined;
   /** Woken when there may be something new: an append, a change of state. */
   readonly changed: WakeSet;
   /** What has made the feed unusable for streams; they end with it. */
@@ -38,6 +38,8 @@ export class StreamDriver {
   readonly #bell = new Bell();
   readonly #alarm: Alarm;
   readonly #onAbort = () => this.#bell.wake();
+  #snapshot: SnapshotReader | undefined;
+  #rows: AsyncIterator<readonly Event[]> | undefined;
   /** When the client got the frame that it has not come back from. */
   #handedOverMs: number | undefined;
   #turnBeganMs: number;
@@ -47,6 +49,7 @@ export class StreamDriver {
 
   constructor(options: DriveOptions) {
     this.#options = options;
+    this.#snapshot = options.snapshot;
     this.#alarm = new Alarm(options.clock, options.timers, () => this.#rung());
     this.#turnBeganMs = options.clock.monotonic();
     options.signal.addEventListener("abort", this.#onAbort);
@@ -54,7 +57,7 @@ export class StreamDriver {
 
   /** The next frame; `undefined` after the last. One call at a time. */
   async next(): Promise<Frame | undefined> {
-    const { stream, rows, clock } = this.#options;
+    const { stream, clock } = this.#options;
     this.#handedOverMs = undefined;
     let nowMs = clock.monotonic();
     for (;;) {
@@ -71,12 +74,10 @@ export class StreamDriver {
         case "read":
           this.#read(action.after);
           break;
-        case "rows": {
-          const next = await rows?.next();
-          stream.supplyRows(next === undefined || next.done === true ? undefined : next.value);
+        case "rows":
+          stream.supplyRows(await this.#nextRows());
           nowMs = clock.monotonic();
           break;
-        }
         case "wait":
           await this.#wait(action.untilMs);
           nowMs = this.#turnBeganMs = clock.monotonic();
@@ -91,11 +92,12 @@ export class StreamDriver {
   }
 
   /** Leaves nothing behind. */
-  stop(): void {
+  async stop(): Promise<void> {
     this.#alarm.stop();
     this.#cancelRetry?.();
     this.#options.signal.removeEventListener("abort", this.#onAbort);
     this.#options.changed.delete(this.#bell);
+    await this.#closeSnapshot();
   }
 
   #assertGoesOn(): void {
@@ -107,6 +109,22 @@ export class StreamDriver {
     if (failure !== undefined) {
       throw failure;
     }
+  }
+
+  async #nextRows(): Promise<readonly Event[] | undefined> {
+    this.#rows ??= this.#snapshot?.rows()[Symbol.asyncIterator]();
+    const next = await this.#rows?.next();
+    if (next !== undefined && next.done !== true) {
+      return next.value;
+    }
+    await this.#closeSnapshot();
+    return undefined;
+  }
+
+  async #closeSnapshot(): Promise<void> {
+    const snapshot = this.#snapshot;
+    this.#snapshot = undefined;
+    await snapshot?.close();
   }
 
   #wait(untilMs: number): Promise<void> {

@@ -1,31 +1,23 @@
 import { FeedError } from "./errors.ts";
 import type { Frame } from "./frame.ts";
-import type { SnapshotReader } from "./ports.ts";
 import type { StreamDriver } from "./stream-driver.ts";
-
-/** A stream whose start is fixed. */
-export interface OpenedStream {
-  readonly driver: StreamDriver;
-  /** Closed when the stream ends. */
-  readonly snapshot: SnapshotReader | undefined;
-}
 
 /**
  * What `Feed.subscribe` gives: an iterator that opens at the first `next()` and cleans up however it ends. Unlike a
  * generator's, its `return()` also ends a `next()` that waits.
  */
 export class SubscribedStream implements AsyncIterableIterator<Frame> {
-  readonly #open: (ending: AbortController) => Promise<OpenedStream>;
+  readonly #open: (ending: AbortController) => Promise<StreamDriver>;
   readonly #signal: AbortSignal;
   readonly #ending = new AbortController();
   readonly #onAbort = () => this.#ending.abort(this.#signal.reason);
   readonly #onEnd: () => void;
-  #opened: OpenedStream | undefined;
+  #driver: StreamDriver | undefined;
   #state: "new" | "open" | "ended" = "new";
   #busy = false;
 
   /** `open` may throw; `onEnd` is called once for every stream whose `open` was called. */
-  constructor(signal: AbortSignal, open: (ending: AbortController) => Promise<OpenedStream>, onEnd: () => void) {
+  constructor(signal: AbortSignal, open: (ending: AbortController) => Promise<StreamDriver>, onEnd: () => void) {
     this.#signal = signal;
     this.#open = open;
     this.#onEnd = onEnd;
@@ -44,8 +36,8 @@ export class SubscribedStream implements AsyncIterableIterator<Frame> {
     }
     this.#busy = true;
     try {
-      this.#opened ??= await this.#begin();
-      const frame = await this.#opened.driver.next();
+      this.#driver ??= await this.#begin();
+      const frame = await this.#driver.next();
       if (frame !== undefined) {
         return { done: false, value: frame };
       }
@@ -75,17 +67,16 @@ export class SubscribedStream implements AsyncIterableIterator<Frame> {
     return this.#state === "ended";
   }
 
-  async #begin(): Promise<OpenedStream> {
+  async #begin(): Promise<StreamDriver> {
     this.#state = "open";
     this.#signal.addEventListener("abort", this.#onAbort, { once: true });
     this.#signal.throwIfAborted();
-    const opened = await this.#open(this.#ending);
+    const driver = await this.#open(this.#ending);
     if (this.#ended) {
-      opened.driver.stop();
-      await opened.snapshot?.close();
+      await driver.stop();
       this.#ending.signal.throwIfAborted();
     }
-    return opened;
+    return driver;
   }
 
   async #end(): Promise<void> {
@@ -95,8 +86,7 @@ export class SubscribedStream implements AsyncIterableIterator<Frame> {
     this.#state = "ended";
     this.#signal.removeEventListener("abort", this.#onAbort);
     this.#ending.abort(new FeedError("INTERNAL", "The stream has ended.", "Open another one."));
-    this.#opened?.driver.stop();
     this.#onEnd();
-    await this.#opened?.snapshot?.close();
+    await this.#driver?.stop();
   }
 }

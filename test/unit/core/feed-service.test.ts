@@ -118,6 +118,19 @@ describe("feed", () => {
     expect(time.pending).toBe(0);
   });
 
+  test("G9 returning an iterator ends the frame that it waits for", async () => {
+    const { feed } = await setUp();
+    const frames = feed.subscribe(REQUEST, new AbortController().signal)[Symbol.asyncIterator]();
+    await frames.next();
+    const waiting = frames.next();
+    await expect(frames.next()).rejects.toMatchObject({ code: "INTERNAL" });
+    await frames.return?.();
+    expect((await waiting).done).toBe(true);
+    expect((await frames.next()).done).toBe(true);
+    expect(feed.status().streams).toBe(0);
+    await feed.stop();
+  });
+
   test("G10 a database that gives no answer makes the feed STALE after a while, and LIVE when it does", async () => {
     const { time, feed, memory } = await setUp({ staleAfterMs: 2_000 });
     const abort = new AbortController();
@@ -261,6 +274,51 @@ describe("feed", () => {
     await feed.stop();
     await createFeed({ store, wakeUp: store.wakeUp }).stop();
     expect(time.pending).toBe(0);
+  });
+
+  test("G9 a snapshot is closed once its rows are delivered, and when it is cut", async () => {
+    let open = 0;
+    const { time, feed, memory } = await setUp({}, (store) =>
+      inFrontOf(store, {
+        snapshot: async (request, signal) => {
+          const reader = await store.snapshot(request, signal);
+          open += 1;
+          return {
+            ...reader,
+            close: async () => {
+              open -= 1;
+              await reader.close();
+            },
+          };
+        },
+      }),
+    );
+    const writer = memory.begin();
+    await writer.put("orders", "1", "{}");
+    await writer.put("orders", "2", "{}");
+    writer.commit();
+    await time.pass(20);
+    const start = { kind: "snapshot" } as const;
+    const abort = new AbortController();
+    const whole = follow(feed, abort.signal, { start: start as never });
+    await time.pass(20);
+    expect(whole.frames.map((frame) => frame.kind)).toEqual([
+      "opened",
+      "snapshot_started",
+      "events",
+      "snapshot_complete",
+    ]);
+    expect(open).toBe(0);
+    const cut = feed.subscribe({ ...REQUEST, start, maxBatchBytes: 1 }, abort.signal)[Symbol.asyncIterator]();
+    for (const kind of ["opened", "snapshot_started", "events"]) {
+      expect((await cut.next()).value).toMatchObject({ kind });
+    }
+    expect(open).toBe(1);
+    await cut.return?.();
+    expect([open, feed.status().streams]).toEqual([0, 1]);
+    abort.abort();
+    await whole.ended;
+    await feed.stop();
   });
 
   test("G9 history read ahead for a client that stands still is given back", async () => {
