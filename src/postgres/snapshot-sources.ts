@@ -43,10 +43,24 @@ export async function wantedSources(
   const listed = await lease.rows<ListedSource>(listSources);
   return listed
     .filter(({ topic }) => wantsSource(topic))
-    .map(({ mayUse, mayRead, rowsHidden, role, ...source }) => {
-      assertReadable(source, { mayUse, mayRead, rowsHidden, role });
-      return source;
+    .map((source) => {
+      const refused = refusal(source);
+      if (refused !== undefined) throw refused;
+      const { mayUse, mayRead, rowsHidden, role, ...rest } = source;
+      return rest;
     });
+}
+
+/** A watched table, and why this role cannot take a snapshot of it. */
+export interface ReadableSource {
+  readonly topic: string;
+  readonly refusal: FeedError | undefined;
+}
+
+/** Of every watched table that there is, whether this role could take a snapshot of it. */
+export async function sourceRights(lease: Lease): Promise<readonly ReadableSource[]> {
+  const listed = await lease.rows<ListedSource>(listSources);
+  return listed.map((source) => ({ topic: source.topic, refusal: refusal(source) }));
 }
 
 /** Whether these are the same tables, called and captured the same. */
@@ -54,10 +68,8 @@ export function sameSources(some: readonly SnapshotSource[], others: readonly Sn
   return JSON.stringify(some) === JSON.stringify(others);
 }
 
-function assertReadable(
-  { topic, schema, table }: SnapshotSource,
-  { mayUse, mayRead, rowsHidden, role }: Pick<ListedSource, "mayUse" | "mayRead" | "rowsHidden" | "role">,
-): void {
+function refusal(source: ListedSource): FeedError | undefined {
+  const { topic, schema, table, mayUse, mayRead, rowsHidden, role } = source;
   const name = `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
   const grantee = pg.escapeIdentifier(role);
   if (!mayUse || !mayRead) {
@@ -65,17 +77,18 @@ function assertReadable(
       ...(mayUse ? [] : [`grant usage on schema ${pg.escapeIdentifier(schema)} to ${grantee}`]),
       ...(mayRead ? [] : [`grant select on ${name} to ${grantee}`]),
     ];
-    throw new FeedError(
+    return new FeedError(
       "TOPIC_FORBIDDEN",
       `Role ${role} may not read ${name}, the table of topic "${topic}".`,
       `Run \`${grants.join("; ")}\`, or leave the topic out of the snapshot.`,
     );
   }
   if (rowsHidden) {
-    throw new FeedError(
+    return new FeedError(
       "TOPIC_FORBIDDEN",
       `Row security hides rows of ${name}, the table of topic "${topic}", from role ${role}.`,
       `Run \`alter role ${grantee} bypassrls\` as a superuser, or leave the topic out of the snapshot.`,
     );
   }
+  return undefined;
 }

@@ -1,0 +1,59 @@
+/** The server and the session, whatever the schema. */
+export const serverFacts = `
+  select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
+    current_user::text as role, pg_backend_pid() as pid, pg_is_in_recovery() as recovery,
+    current_setting('synchronous_commit') as "synchronousCommit", current_setting('fsync') as fsync,
+    current_setting('full_page_writes') as "fullPageWrites",
+    current_setting('default_transaction_isolation') as isolation,
+    current_setting('default_transaction_read_only') as "readOnly",
+    current_setting('max_prepared_transactions')::int as prepared,
+    pg_notification_queue_usage() as notifications,
+    (extract(epoch from clock_timestamp()) * 1000)::float8 as "clockMs",
+    exists (
+      select from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+      where n.nspname = 'millrace' and c.relname = 'migration'
+    ) as schema`;
+
+/** By oid: names in a schema that one may not use are refused before anything is answered. */
+export const mayReadMigrations = `
+  select has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT') as readable
+  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+  where n.nspname = 'millrace' and c.relname = 'migration'`;
+
+/** The number of the newest migration. */
+export const newestMigration = "select coalesce(max(number), 0)::int as number from millrace.migration";
+
+/** What the present role may do with Millrace: one of each kind that the capability gives. */
+export const capabilities = `
+  select bool_and(has_table_privilege(t, 'SELECT')) as "mayRead",
+    has_function_privilege('millrace.tick(uuid)', 'EXECUTE')
+      and has_function_privilege('millrace.snapshot_tick(uuid)', 'EXECUTE')
+      and has_table_privilege('millrace.tick_lock', 'UPDATE') as "mayTick",
+    has_function_privilege('millrace.emit(text, text, json, json, text)', 'EXECUTE')
+      and has_table_privilege('millrace.publication', 'INSERT') as "mayPublish",
+    has_function_privilege('millrace.watch(regclass, text, text[], text[], text[], boolean, boolean)', 'EXECUTE') as "mayWatch"
+  from unnest(array['millrace.outbox', 'millrace.tick', 'millrace.epoch', 'millrace.source', 'millrace.publication']) t`;
+
+/** Who owns the schema. Captures run with that role's rights. */
+export const schemaOwner = `
+  select r.rolname::text as owner, r.rolsuper as superuser, r.rolcanlogin as login
+  from pg_catalog.pg_namespace n join pg_catalog.pg_roles r on r.oid = n.nspowner where n.nspname = 'millrace'`;
+
+/**
+ * Room for events: the partitions' upper end beside the sequence, and whether the default partition, which takes what has
+ * no other place, is in use.
+ */
+export const outboxRoom = `
+  select exists (select from millrace.outbox_default) as "defaultUsed",
+    coalesce(pg_catalog.pg_sequence_last_value('millrace.outbox_seq'), 0)::float8 as drawn,
+    (select max((regexp_match(pg_catalog.pg_get_expr(c.relpartbound, c.oid), 'TO \\(''?(\\d+)''?\\)'))[1]::float8)
+     from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
+     where i.inhparent = 'millrace.outbox'::pg_catalog.regclass) as "upTo"`;
+
+/** Raises when this is not the server, or the stretch of its life, that the feed was written by. */
+export const assertEpoch = "select millrace.assert_epoch() as epoch";
+
+/** How far the last tick lies in the future of the database's own clock. */
+export const clockBehindTick = `
+  select (extract(epoch from t.time - clock_timestamp()) * 1000)::float8 as "aheadMs"
+  from millrace.tick t order by t.tick desc limit 1`;
