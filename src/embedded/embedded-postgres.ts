@@ -12,6 +12,7 @@ import { StartError, startPostmaster, stopPostmaster } from "./postmaster.ts";
 import { findPostmaster, type PostmasterFile } from "./postmaster-file.ts";
 import { ended } from "./processes.ts";
 
+/** Where to run it and how. */
 export interface EmbeddedOptions {
   /** Made when missing. What it holds: `Layout`. */
   readonly dataDir: string;

@@ -3,6 +3,7 @@ import { FeedError } from "../core/errors.ts";
 import type { PostgresBinaries } from "./binaries.ts";
 import { type Identity, spawnAs } from "./identity.ts";
 
+/** What to make a data directory with. */
 export interface InitdbOptions {
   readonly binaries: PostgresBinaries;
   readonly identity: Identity;
@@ -21,7 +22,8 @@ export async function initdb(options: InitdbOptions): Promise<void> {
   const { binaries, identity, directory, passwordFile } = options;
   const auth = passwordFile === undefined ? ["--auth=trust"] : ["--auth=scram-sha-256", `--pwfile=${passwordFile}`];
   const args = ["-D", directory, "-U", "postgres", "-E", "UTF8", ...binaries.localeArguments, ...auth];
-  const child = spawnAs(identity, binaries.initdb, args, { stdio: ["ignore", "pipe", "pipe"] });
+  // Apart from the terminal: Ctrl-C is for the server, which ends in an orderly way once this is through.
+  const child = spawnAs(identity, binaries.initdb, args, { stdio: ["ignore", "pipe", "pipe"], detached: true });
   const exited = new Promise<number | null>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", resolve);

@@ -1,9 +1,8 @@
 import { chmod, mkdtemp, realpath, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { onTestFinished } from "vitest";
+import { onTestFinished, vi } from "vitest";
 import { stopPostmaster } from "../../../src/embedded/postmaster.ts";
 import { findPostmaster } from "../../../src/embedded/postmaster-file.ts";
 
@@ -32,7 +31,7 @@ export async function query(url: string, statement: string): Promise<readonly Re
   }
 }
 
-/** Resolves when the condition holds; the test's own timeout is the bound. */
+/** Resolves when the condition holds; rejects when it does not within 30 s. */
 export async function until(condition: () => Promise<boolean>): Promise<void> {
-  while (!(await condition())) await delay(2);
+  await vi.waitUntil(condition, { interval: 2, timeout: 30_000 });
 }
