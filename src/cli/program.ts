@@ -1,5 +1,6 @@
 import { Command } from "commander";
 import { serverVersion } from "../server/version.ts";
+import { addDoctor, addWhy } from "./commands/diagnosis.ts";
 import { addEmit } from "./commands/emit.ts";
 import { addMigrate } from "./commands/migrate.ts";
 import { addStart } from "./commands/start.ts";
@@ -26,6 +27,8 @@ export function createProgram(terminal: Terminal): Command {
   addEmit(program, terminal);
   addTail(program, terminal);
   addStatus(program, terminal);
+  addWhy(program, terminal);
+  addDoctor(program, terminal);
   addMigrate(program, terminal);
   return program;
 }

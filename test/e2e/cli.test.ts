@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { findRunning } from "../../src/embedded/embedded-postgres.ts";
 import { cleanUp, millrace, parsed, type Running, scratchDirectory, startMillrace } from "./millrace-command.ts";
@@ -34,7 +35,7 @@ describe("millrace start, on an embedded Postgres in a path with spaces", () => 
     expect(code).toBe(0);
     expect(events.map(({ version }) => version)).toEqual(Array.from({ length: 30 }, (_, at) => at + 1));
     expect(new Set(events.map(({ topic }) => String(topic).split(".")[0]))).toEqual(new Set(["customers", "orders"]));
-    expect(stderr).toContain("go on with --from version:30");
+    expect(stderr).toContain("go on with --from ");
   });
 
   it("tells whoever finds the port taken, and leaves nothing running", async () => {
@@ -93,10 +94,14 @@ describe("millrace start, on an embedded Postgres in a path with spaces", () => 
 });
 
 describe("commands on the database that runs here", () => {
-  it("watch, list, change and unwatch a table", async () => {
-    const { Client } = (await import("pg")).default;
-    const client = new Client({ connectionString: databaseUrl });
+  let client: pg.Client;
+  beforeAll(async () => {
+    client = new pg.Client({ connectionString: databaseUrl });
     await client.connect();
+  });
+  afterAll(() => client.end());
+
+  it("watch, list, change and unwatch a table", async () => {
     await client.query("create table invoices (id bigint primary key, total numeric, secret text)");
     const watched = await here("watch", "invoices", "--exclude", "secret", "--no-before", "--json");
     expect(parsed(watched.stdout)).toMatchObject({
@@ -119,13 +124,9 @@ describe("commands on the database that runs here", () => {
     );
     expect((await here("unwatch", "invoices", "--json")).stdout).toBe('{"table":"invoices","watched":false}\n');
     expect((await here("unwatch", "invoices")).code).toBe(1);
-    await client.end();
   });
 
   it("says which pid is in the way of a watch, and gets through once it has gone", async () => {
-    const { Client } = (await import("pg")).default;
-    const client = new Client({ connectionString: databaseUrl });
-    await client.connect();
     await client.query("create table busy (id int primary key)");
     await client.query("begin; insert into busy values (1)");
     const { rows } = await client.query<{ pid: number }>("select pg_backend_pid() as pid");
@@ -133,7 +134,6 @@ describe("commands on the database that runs here", () => {
     await expect.poll(() => watching.stderr(), { timeout: 20_000 }).toContain(`pid ${rows[0]?.pid}`);
     await client.query("commit");
     expect(await watching.line((line) => line.startsWith("watching public.busy"))).toContain("as busy, by id");
-    await client.end();
   });
 
   it("emit events that tail prints as they were written", async () => {
@@ -170,6 +170,22 @@ describe("commands on the database that runs here", () => {
     expect(parsed(one.stdout)).not.toHaveProperty("after");
   });
 
+  it("why and doctor look for what is wrong, and doctor fails when something is", async () => {
+    const seen = parsed((await here("why", "--json")).stdout);
+    expect(seen.findings).toContainEqual(expect.objectContaining({ code: "SETTLING", severity: "ok" }));
+    const well = await here("doctor");
+    expect(well.stdout).toMatch(/^ok +SCHEMA: /m);
+    expect(well.code).toBe(0);
+    await client.query('alter table orders disable trigger "!millrace_row"');
+    const ill = await here("doctor", "--json");
+    expect(parsed(ill.stdout).findings).toContainEqual(
+      expect.objectContaining({ code: "TRIGGER_OFF", severity: "error" }),
+    );
+    expect(ill.code).toBe(1);
+    expect((await here("why")).stdout).toMatch(/^error +TRIGGER_OFF: /m);
+    await client.query('alter table orders enable always trigger "!millrace_row"');
+  });
+
   it("status and migrate answer people and scripts", async () => {
     expect(parsed((await here("status", "--json")).stdout)).toMatchObject({ state: "LIVE", problems: [] });
     expect((await here("status")).stdout).toMatch(/^state +LIVE$/m);
@@ -201,19 +217,39 @@ describe("what goes wrong is one sentence, what to do, and an exit code", () => 
     { args: ["stats"], code: 2, says: "status" },
     { args: ["start", "--port", "none"], code: 2, says: "--port" },
   ])("$args", async ({ args, code, says }) => {
-    const people = await here(...args);
-    expect(people.stdout).toBe("");
-    expect(people.stderr.toLowerCase()).toContain(says.toLowerCase());
-    expect(people.code).toBe(code);
-    const scripts = await here(...args, "--json");
-    expect(parsed(scripts.stderr).error).toMatchObject({ exitCode: code, message: expect.stringMatching(/./) });
+    const failed = await here(...args);
+    expect(failed.stdout).toBe("");
+    expect(failed.stderr.toLowerCase()).toContain(says.toLowerCase());
+    expect(failed.code).toBe(code);
+  });
+
+  it("or, with --json, one line of JSON", async () => {
+    const { code, stdout, stderr } = await here("tail", "--from", "rubbish", "--json");
+    expect(stdout).toBe("");
+    expect(code).toBe(5);
+    expect(parsed(stderr).error).toMatchObject({
+      code: "CURSOR_INVALID",
+      exitCode: 5,
+      action: expect.stringMatching(/./),
+    });
   });
 
   it("help is no failure, and names the exit codes", async () => {
     const { code, stdout } = await here("--help");
     expect(code).toBe(0);
     expect(stdout).toContain("Exit codes:");
-    for (const command of ["start", "watch", "unwatch", "sources", "emit", "tail", "status", "migrate"]) {
+    for (const command of [
+      "start",
+      "watch",
+      "unwatch",
+      "sources",
+      "emit",
+      "tail",
+      "status",
+      "why",
+      "doctor",
+      "migrate",
+    ]) {
       expect((await here(command, "--help")).stdout).toContain("Examples:");
     }
   });
