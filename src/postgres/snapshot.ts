@@ -158,7 +158,7 @@ async function tryEstablish(
     await reader.run("rollback");
     return undefined;
   }
-  await reader.run(pinSettings);
+  await reader.run(pinSettings(options.deadlineMs ?? 30_000));
   return { reader, tick: tickFromText(row.tick_row), sources };
 }
 

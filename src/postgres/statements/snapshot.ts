@@ -102,11 +102,26 @@ export function adoptSnapshot(snapshot: string): string {
   return `set transaction snapshot ${pg.escapeLiteral(snapshot)}`;
 }
 
-/** Images are built with the very settings that capture pins: they are read from the function that pins them. */
-export const pinSettings = `
-  select pg_catalog.set_config(split_part(c, '=', 1), substr(c, strpos(c, '=') + 1), true)
-  from pg_catalog.pg_proc p, unnest(p.proconfig) c
-  where p.oid = 'millrace.row_image(record, text[], text[])'::pg_catalog.regprocedure`;
+/**
+ * After message 5, for it takes a snapshot.
+ *
+ * Images are built with the very settings that capture pins: they are read from the function that pins them.
+ *
+ * tcp_user_timeout, because statement_timeout does not reach a session that is stuck in a write: should this process freeze
+ * with the socket full, the transaction would last as long as the freeze. Where the server's system does not have it, the
+ * setting is refused, hence only on Linux.
+ */
+export function pinSettings(deadlineMs: number): string {
+  return `
+    select pg_catalog.set_config(name, value, true)
+    from (
+      select split_part(c, '=', 1) as name, substr(c, strpos(c, '=') + 1) as value
+      from pg_catalog.pg_proc p, unnest(p.proconfig) c
+      where p.oid = 'millrace.row_image(record, text[], text[])'::pg_catalog.regprocedure
+      union all
+      select 'tcp_user_timeout', '${deadlineMs}' where version() ilike '%linux%'
+    ) setting`;
+}
 
 /**
  * Message 6: key, image and topic (null when it is the source's own) of each row, in the order of the primary key.

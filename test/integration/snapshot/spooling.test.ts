@@ -1,6 +1,9 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openSnapshot } from "../../../src/postgres/snapshot.ts";
@@ -68,6 +71,24 @@ describe("spool", () => {
     await noTransaction();
     await expect(readAll(reader)).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
   });
+});
+
+it("lets the transaction end although the process froze while it was being written to", async () => {
+  const script = fileURLToPath(new URL("./frozen-process.ts", import.meta.url));
+  const child = spawn(process.execPath, [script, database.url, database.epoch, "1000"], {
+    stdio: ["ignore", "pipe", "inherit"],
+  });
+  try {
+    await once(child.stdout, "data");
+    await until("the server is stuck in a write", async () => {
+      const stuck = await database.sql("select from pg_stat_activity where wait_event = 'ClientWrite'");
+      return stuck.length > 0;
+    });
+    await noTransaction();
+  } finally {
+    child.kill("SIGKILL");
+    await once(child, "exit");
+  }
 });
 
 /** Whoever builds the image of a row of `gate` waits for an advisory lock: a copy that takes as long as a test likes. */
