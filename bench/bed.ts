@@ -45,11 +45,12 @@ export class Bed implements AsyncDisposable {
     return bed;
   }
 
-  /** `cpu` pins it to one core where `taskset` is installed; `nodeArguments` such as `--cpu-prof`. */
-  async server(
-    options: { readonly cpu?: number; readonly nodeArguments?: readonly string[] } = {},
-  ): Promise<ServerProcess> {
-    const server = this.#things.use(await startServerProcess({ databaseUrl: this.url }, options.nodeArguments ?? []));
+  /** `cpu` pins it to one core where `taskset` is installed. With BENCH_CPU_PROF it leaves a profile in that directory. */
+  async server(options: { readonly cpu?: number } = {}): Promise<ServerProcess> {
+    const directory = process.env.BENCH_CPU_PROF;
+    const profiling = directory === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${directory}`];
+    const server = this.#things.use(await startServerProcess({ databaseUrl: this.url }, profiling));
+    if (directory !== undefined) this.#things.defer(async () => void (await server.terminate()));
     if (options.cpu !== undefined) await pin(server.pid, options.cpu);
     return server;
   }
