@@ -72,25 +72,32 @@ end $$;
 comment on function millrace.column_json(record, text) is 'One column of a row as JSON. Part of capture.';
 
 create function millrace.json_text(value json) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-  select case left(value::text, 1) when '"' then value #>> '{}' when 'n' then null else value::text end
-$$;
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+begin
+  return case left(value::text, 1) when '"' then value #>> '{}' when 'n' then null else value::text end;
+end $$;
 comment on function millrace.json_text(json) is 'A JSON value as plain text: a string without its quotes, null as null. Part of capture.';
 
 create function millrace.topic_token(value text) returns text
-language sql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
-  select case
-    when value is null then '%null'
-    when value = '' then '%empty'
-    when octet_length(value) > 255 then '%long'
-    when value collate "C" ~ '^[A-Za-z0-9_-]+$' then value
-    else (
-      select string_agg(
-        case when chr(b) collate "C" ~ '[A-Za-z0-9_-]' then chr(b) else '%' || lpad(upper(to_hex(b)), 2, '0') end, '' order by i)
-      from (select i, get_byte(convert_to(value, 'UTF8'), i) as b
-            from generate_series(0, octet_length(convert_to(value, 'UTF8')) - 1) i) bytes)
-  end
-$$;
+language plpgsql immutable parallel safe set search_path = pg_catalog, pg_temp as $$
+declare
+  bytes bytea;
+begin
+  if value is null then
+    return '%null';
+  elsif value = '' then
+    return '%empty';
+  elsif octet_length(value) > 255 then
+    return '%long';
+  elsif value collate "C" ~ '^[A-Za-z0-9_-]+$' then
+    return value;
+  end if;
+  bytes := convert_to(value, 'UTF8');
+  return (
+    select string_agg(
+      case when chr(b) collate "C" ~ '[A-Za-z0-9_-]' then chr(b) else '%' || lpad(upper(to_hex(b)), 2, '0') end, '' order by i)
+    from generate_series(0, octet_length(bytes) - 1) i, get_byte(bytes, i) b);
+end $$;
 comment on function millrace.topic_token(text) is
   'A value as it stands in a topic: bytes of its UTF-8 outside A-Z a-z 0-9 _ - as %XX, and %null, %empty, %long (over 255 '
   'bytes) for what has no text of its own.';
@@ -195,16 +202,27 @@ language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
   escapes constant boolean := strpos(image::text, chr(92) || 'u') > 0;
   topic text := template;
-  longest text := template;
   value json;
+  plain text;
   c text;
 begin
   foreach c in array topic_columns loop
-    value := case when escapes then millrace.column_json(row_of, c) else image -> c end;
-    topic := replace(topic, '{' || c || '}', case when value is null then '%gone' else millrace.topic_token(millrace.json_text(value)) end);
-    longest := replace(longest, '{' || c || '}', '%long');
+    if escapes then
+      value := millrace.column_json(row_of, c);
+      plain := millrace.json_text(value);
+    else
+      value := image -> c;
+      plain := image ->> c;
+    end if;
+    topic := replace(topic, '{' || c || '}', case when value is null then '%gone' else millrace.topic_token(plain) end);
   end loop;
-  return case when octet_length(topic) <= 255 then topic else longest end;
+  if octet_length(topic) > 255 then
+    topic := template;
+    foreach c in array topic_columns loop
+      topic := replace(topic, '{' || c || '}', '%long');
+    end loop;
+  end if;
+  return topic;
 end $$;
 comment on function millrace.topic_of(record, json, text, text[]) is
   'The topic of a row by its source''s template: see millrace.topic_token. %gone for a column that is not there any more.';
