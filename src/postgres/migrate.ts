@@ -7,6 +7,7 @@ import { type Migration, shippedMigrations } from "./migration-files.ts";
 
 export type { Migration } from "./migration-files.ts";
 
+/** How to migrate. */
 export interface MigrateOptions {
   /** `false` only checks, and rejects when migrations are pending. Default true. */
   readonly apply?: boolean;
@@ -17,6 +18,7 @@ export interface MigrateOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What `migrate` did. */
 export interface MigrationResult {
   /** What this call applied, in order; empty when the database was up to date. */
   readonly applied: readonly Pick<Migration, "number" | "name">[];

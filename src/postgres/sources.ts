@@ -23,6 +23,7 @@ export interface WatchRequest {
   readonly captureTruncate?: boolean;
 }
 
+/** How to wait for a table's lock. */
 export interface LockOptions {
   /** How often to try for the table's lock, 1 s each, with a growing pause between in which writers go on. Default 5. */
   readonly lockAttempts?: number;
@@ -53,6 +54,7 @@ export interface Source {
   readonly problems: readonly SourceProblem[];
 }
 
+/** One thing that is wrong with a source's capture, and what to do about it. */
 export interface SourceProblem {
   readonly kind: "TABLE_GONE" | "TRIGGER_MISSING" | "TRIGGER_OFF" | "TRUNCATE_UNSEEN" | "COLUMN_GONE";
   readonly message: string;
