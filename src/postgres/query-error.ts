@@ -29,7 +29,7 @@ export function queryError(error: unknown, doing: string): unknown {
       cause: error,
     });
   }
-  if (misconfigured.has(state) || state.startsWith("MR")) {
+  if (misconfigured.has(state) || (state.startsWith("MR") && state !== "MR005")) {
     return new FeedError(
       "DATABASE_UNAVAILABLE",
       message,

@@ -208,6 +208,7 @@ declare
   wanted bigint := after_version + 1;
   rows_left int := max_rows;
   bytes_left bigint := max_bytes;
+  missing bigint;
   micros timestamptz;
 begin
   perform from millrace.epoch e where e.id <> expected_epoch
@@ -217,7 +218,7 @@ begin
       hint = 'Restart Millrace, so that it serves the new epoch.';
   end if;
   for t in
-    select b.first_version, b.count, b.snapshot, a.snapshot as previous, b.min_seq, b.max_seq,
+    select b.tick, b.first_version, b.count, b.snapshot, a.snapshot as previous, b.min_seq, b.max_seq,
       concat_ws(':', b.tick, b.first_version, b.count, (extract(epoch from b.time) * 1000000)::bigint, b.snapshot) as text
     from millrace.tick b join millrace.tick a on a.tick = b.tick - 1
     where b.first_version > after_version and b.count > 0
@@ -226,6 +227,7 @@ begin
     exit when t.first_version <> wanted;
     wanted := wanted + t.count;
     tick_row := t.text;
+    missing := t.count;
     -- Dense: nearly every row of the range is the batch's. Otherwise a transaction committed late, and its rows lie among
     -- a great many others: by xid, exactly as the tick found them.
     if t.max_seq - t.min_seq < 4 * t.count then
@@ -250,12 +252,17 @@ begin
       return next;
       tick_row := null;
       rows_left := rows_left - 1;
+      missing := missing - 1;
       bytes_left := bytes_left - coalesce(octet_length(before::text), 0) - coalesce(octet_length(after::text), 0)
         - coalesce(octet_length(headers::text), 0);
       exit when bytes_left <= 0;
     end loop;
     close batch;
     exit when rows_left <= 0 or bytes_left <= 0;
+    if missing > 0 then
+      raise exception 'tick % settled % events and has % now', t.tick, t.count, t.count - missing using errcode = 'MR005',
+        hint = 'Something changed millrace.outbox from outside: restore it.';
+    end if;
   end loop;
 end
 $$;
