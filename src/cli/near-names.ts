@@ -3,7 +3,7 @@ export function nearNames(text: string, candidates: readonly string[]): readonly
   const wanted = text.toLowerCase();
   return candidates
     .map((name) => ({ name, distance: distanceTo(wanted, name.toLowerCase()) }))
-    .filter(({ name, distance }) => distance <= Math.max(2, Math.floor(name.length / 3)))
+    .filter(({ distance }) => distance <= Math.max(1, Math.floor(wanted.length / 3)))
     .sort((one, other) => one.distance - other.distance || one.name.localeCompare(other.name))
     .slice(0, 3)
     .map(({ name }) => name);

@@ -78,6 +78,25 @@ describe("on a Postgres of one's own", () => {
     expect(await server.end("SIGTERM")).toBe(0);
   });
 
+  it("leaves a server that says nothing any more, and goes on when one answers", async () => {
+    const url = await cluster.createDatabase();
+    const { server, started } = start(url, "--checkpoint-interval-ms", "500");
+    const tail = startMillrace(["tail", "--checkpoints", "--ndjson", "--url", String((await started).url)], {
+      directory,
+    });
+    await tail.line((line) => parsed(line).frame === "checkpoint");
+    process.kill(server.pid, "SIGSTOP");
+    await query(url, "select millrace.emit('a.b', payload => '1')");
+    await expect.poll(() => tail.stderr(), { timeout: 20_000 }).toContain("nothing was heard for 1.2 s");
+    process.kill(server.pid, "SIGCONT");
+    await tail.line((line) => parsed(line).after === 1);
+    await query(url, "select millrace.emit('a.b', payload => '2')");
+    await tail.line((line) => parsed(line).after === 2);
+    expect(tail.lines.flatMap((line) => parsed(line).after ?? [])).toEqual([1, 2]);
+    await tail.end("SIGTERM");
+    await server.end("SIGTERM");
+  });
+
   it("says what to do to a role without rights, to an old schema and to a newer one", async () => {
     const url = await cluster.createDatabase();
     const database = new URL(url).pathname.slice(1);

@@ -186,6 +186,13 @@ describe("commands on the database that runs here", () => {
     await client.query('alter table orders enable always trigger "!millrace_row"');
   });
 
+  it("tail ends without a word when nobody reads it any more", async () => {
+    const tail = startMillrace(["tail", "--from", "oldest", "--url", url], { directory });
+    await tail.line((line) => parsed(line).version === 2);
+    expect(await tail.closeOutput()).toBe(0);
+    expect(tail.stderr()).toBe("");
+  });
+
   it("status and migrate answer people and scripts", async () => {
     expect(parsed((await here("status", "--json")).stdout)).toMatchObject({ state: "LIVE", problems: [] });
     expect((await here("status")).stdout).toMatch(/^state +LIVE$/m);

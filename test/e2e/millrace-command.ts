@@ -46,6 +46,8 @@ export interface Running {
   readonly stderr: () => string;
   /** The first line for which this holds, once it is there. Rejects when the command ends before. */
   line(wanted: (line: string) => boolean): Promise<string>;
+  /** Stops reading what it prints, as `| head` does; resolves with its exit code. */
+  closeOutput(): Promise<number | null>;
   /** Resolves with the exit code, or the signal that ended it. */
   end(signal: NodeJS.Signals): Promise<number | NodeJS.Signals | null>;
 }
@@ -78,6 +80,11 @@ export function startMillrace(args: readonly string[], around: Surroundings): Ru
         look();
         void closed.then(() => reject(new Error(`it ended before: ${stderr()}`)));
       }),
+    async closeOutput() {
+      child.stdout?.destroy();
+      await once(child, "exit");
+      return child.exitCode;
+    },
     async end(signal) {
       child.kill(signal);
       await closed;

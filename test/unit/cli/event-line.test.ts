@@ -1,0 +1,54 @@
+import { create } from "@bufbuild/protobuf";
+import { timestampFromMs } from "@bufbuild/protobuf/wkt";
+import { describe, expect, it } from "vitest";
+import { type Event, EventSchema, Operation, PayloadOmitted } from "../../../gen/millrace/v1/event_pb.js";
+import { eventLine } from "../../../src/cli/tail/event-line.ts";
+import { prettyEvent } from "../../../src/cli/tail/event-pretty.ts";
+
+function event(json: string): Event {
+  return create(EventSchema, {
+    version: 7n,
+    topic: "orders.eu",
+    key: '["a",1]',
+    operation: Operation.UPDATE,
+    before: { form: { case: "json", value: '{"total":1.10}' } },
+    after: { form: { case: "json", value: json } },
+    transaction: "745",
+    occurredAt: { ...timestampFromMs(1_700_000_000_123), nanos: 123_456_000 },
+  });
+}
+
+describe("an event as a line", () => {
+  it("keeps every digit, and has no line break inside", () => {
+    expect(eventLine(event('{\n "big": 12345678901234567890.10,\r\n "text": "a\\nb"}'), "c1")).toBe(
+      '{"version":7,"topic":"orders.eu","key":"[\\"a\\",1]","operation":"UPDATE","before":{"total":1.10},' +
+        '"after":{  "big": 12345678901234567890.10,   "text": "a\\nb"},"transaction":"745",' +
+        '"occurredAt":"2023-11-14T22:13:20.123456Z","cursor":"c1"}\n',
+    );
+  });
+
+  it("leaves out what the event does not have, and says when a payload was left out", () => {
+    const bare = create(EventSchema, {
+      version: 1n,
+      topic: "a",
+      operation: Operation.TRUNCATE,
+      payloadOmitted: PayloadOmitted.TOO_LARGE,
+    });
+    expect(eventLine(bare, undefined)).toBe(
+      '{"version":1,"topic":"a","operation":"TRUNCATE","payloadOmitted":"TOO_LARGE"}\n',
+    );
+  });
+});
+
+describe("an event for people", () => {
+  it("is cut to the width of the terminal", () => {
+    const line = prettyEvent(event(`{"text":"${"x".repeat(500)}"}`), { colour: false, width: 80 });
+    expect(line).toHaveLength(81);
+    expect(line.endsWith("…\n")).toBe(true);
+  });
+
+  it("cannot move the cursor or change colours by what is in a row", () => {
+    const hostile = { ...event('"\u001b[2J\u0007gone"'), topic: "a\u001b]0;title\u0007b" };
+    expect(prettyEvent(hostile, { colour: false, width: 200 }).trimEnd()).not.toMatch(/\p{Cc}/u);
+  });
+});
