@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Recorder } from "../../support/recorder/recorder.ts";
 import { withClient } from "../../support/workload/workload.ts";
-import { Stage, soak } from "./stage.ts";
+import { Stage, soak, testMs } from "./stage.ts";
 
 /** The WAL writer would make asynchronous commits durable by itself, and hide who did not. */
 const lazily = { settings: { wal_writer_delay: "10000", max_prepared_transactions: "0" } };
@@ -45,23 +45,39 @@ async function crashOnDelivery(sabotage?: string): Promise<readonly number[]> {
 }
 
 describe("G6 what a client has is durable", () => {
-  it("G6 Postgres killed at the moment of delivery still has every delivered row", async () => {
-    expect(await crashOnDelivery()).toEqual([]);
-  }, 120_000);
+  it(
+    "G6 Postgres killed at the moment of delivery still has every delivered row",
+    async () => {
+      expect(await crashOnDelivery()).toEqual([]);
+    },
+    testMs,
+  );
 
-  it("G6 is seen to break when ticks commit asynchronously", async () => {
-    expect(await crashOnDelivery(carelessTick)).not.toEqual([]);
-  }, 120_000);
+  it(
+    "G6 is seen to break when ticks commit asynchronously",
+    async () => {
+      expect(await crashOnDelivery(carelessTick)).not.toEqual([]);
+    },
+    testMs,
+  );
 
-  it("G6 the WAL is flushed beyond the commit of everything that was delivered", async () => {
-    const behind = await commitsBeyondFlush();
-    expect(behind.sampled).toBeGreaterThan(20);
-    expect(behind.late).toEqual([]);
-  }, 120_000);
+  it(
+    "G6 the WAL is flushed beyond the commit of everything that was delivered",
+    async () => {
+      const behind = await commitsBeyondFlush();
+      expect(behind.sampled).toBeGreaterThan(20);
+      expect(behind.late).toEqual([]);
+    },
+    testMs,
+  );
 
-  it("G6 the flush is seen to lag when ticks commit asynchronously", async () => {
-    expect((await commitsBeyondFlush(carelessTick)).late).not.toEqual([]);
-  }, 120_000);
+  it(
+    "G6 the flush is seen to lag when ticks commit asynchronously",
+    async () => {
+      expect((await commitsBeyondFlush(carelessTick)).late).not.toEqual([]);
+    },
+    testMs,
+  );
 });
 
 /** Deliveries whose commit record lay beyond what was flushed just after they arrived. */

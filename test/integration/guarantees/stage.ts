@@ -8,6 +8,9 @@ import { lastKey, withClient } from "../../support/workload/workload.ts";
 /** Far longer runs of the same tests, for a quiet machine and a free evening. */
 export const soak = process.env.MILLRACE_SOAK === "1";
 
+/** How long such a test may take, in milliseconds. */
+export const testMs = soak ? 3_600_000 : 120_000;
+
 /** Postgres servers to prove everything on, as far as they are installed. */
 export const clusters: readonly { readonly name: string; readonly options: ClusterOptions }[] = [
   { name: "the embedded Postgres", options: {} },

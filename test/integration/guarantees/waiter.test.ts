@@ -2,7 +2,7 @@ import { expect, it } from "vitest";
 import { eventually, within } from "../../support/deadline.ts";
 import type { Recorder } from "../../support/recorder/recorder.ts";
 import type { ServerProcess } from "../../support/server-process.ts";
-import { Stage, soak } from "./stage.ts";
+import { Stage, soak, testMs } from "./stage.ts";
 
 /** With prepared transactions allowed nobody nudges, so nobody waits: here they are not. */
 const nudging = { settings: { max_prepared_transactions: "0" } };
@@ -41,32 +41,40 @@ async function arrives(stage: Stage, client: Recorder, key: string): Promise<boo
   return within(1000, arrived);
 }
 
-it("G1 with the waiter frozen or killed, one event reaches another replica's client within a second", async () => {
-  await using stage = await Stage.open(nudging);
-  let alive = await replicas(stage, ["replica-1", "replica-2", "replica-3"]);
-  for (let round = 0; round < (soak ? 50 : 3); round += 1) {
-    const waiter = await untilWaiter(stage, alive);
-    const others = alive.filter((replica) => replica !== waiter);
-    waiter.server.freeze();
-    const arrivals = others.map(({ client }, index) => arrives(stage, client, `frozen ${round} ${index}`));
-    expect(await Promise.all(arrivals)).toEqual([true, true]);
-    waiter.server.thaw();
-  }
-  while (alive.length > 1) {
-    const waiter = await untilWaiter(stage, alive);
-    alive = alive.filter((replica) => replica !== waiter);
-    await waiter.client.stop();
-    await waiter.server.kill9();
-    for (const { name, client } of alive) expect(await arrives(stage, client, `killed ${name}`)).toBe(true);
-  }
-}, 120_000);
+it(
+  "G1 with the waiter frozen or killed, one event reaches another replica's client within a second",
+  async () => {
+    await using stage = await Stage.open(nudging);
+    let alive = await replicas(stage, ["replica-1", "replica-2", "replica-3"]);
+    for (let round = 0; round < (soak ? 50 : 3); round += 1) {
+      const waiter = await untilWaiter(stage, alive);
+      const others = alive.filter((replica) => replica !== waiter);
+      waiter.server.freeze();
+      const arrivals = others.map(({ client }, index) => arrives(stage, client, `frozen ${round} ${index}`));
+      expect(await Promise.all(arrivals)).toEqual([true, true]);
+      waiter.server.thaw();
+    }
+    while (alive.length > 1) {
+      const waiter = await untilWaiter(stage, alive);
+      alive = alive.filter((replica) => replica !== waiter);
+      await waiter.client.stop();
+      await waiter.server.kill9();
+      for (const { name, client } of alive) expect(await arrives(stage, client, `killed ${name}`)).toBe(true);
+    }
+  },
+  testMs,
+);
 
-it("G1 an event wakes a sleeping feed, again and again", async () => {
-  await using stage = await Stage.open(nudging);
-  const [replica] = await replicas(stage, ["replica-1"]);
-  if (replica === undefined) throw new Error("No replica was started.");
-  for (let round = 0; round < 10; round += 1) {
-    await untilWaiter(stage, [replica]);
-    expect(await arrives(stage, replica.client, `asleep ${round}`)).toBe(true);
-  }
-}, 120_000);
+it(
+  "G1 an event wakes a sleeping feed, again and again",
+  async () => {
+    await using stage = await Stage.open(nudging);
+    const [replica] = await replicas(stage, ["replica-1"]);
+    if (replica === undefined) throw new Error("No replica was started.");
+    for (let round = 0; round < 10; round += 1) {
+      await untilWaiter(stage, [replica]);
+      expect(await arrives(stage, replica.client, `asleep ${round}`)).toBe(true);
+    }
+  },
+  testMs,
+);
