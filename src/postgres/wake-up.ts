@@ -21,6 +21,8 @@ export interface WakeUpOptions {
 const shortestMs = 2;
 /** Longest pause, asleep or not: the truth behind every hint. Ten idle ticks per second cost 3 ms of a core. */
 const longestMs = 100;
+/** A pause from which on it is worth sleeping instead: a nudge then comes sooner than the pause would end. */
+const sleepFromMs = 16;
 /** How often somebody who is not the waiter tries to become it. */
 const retryLockMs = 500;
 
@@ -28,7 +30,7 @@ const retryLockMs = 500;
  * When to ask the database again: the ladder from busy to asleep.
  *
  * Busy: after 2 ms, then 4, 8, … 100 while nothing is found. Writers pay nothing, as they find the waiter's lock free.
- * Asleep: on reaching 100 ms it takes the lock, advances once more, and from then on a writer's nudge wakes it. That last
+ * Asleep: on reaching 16 ms it takes the lock, advances once more, and from then on a writer's nudge wakes it. That last
  * advance closes the gap: an event that was committed before the lock was held is found by it, and whoever writes after
  * that finds the lock taken. (A writer in between holds the lock shared, so that it cannot be had.) Found something, or
  * woken: the lock goes back, and it is busy again.
@@ -36,7 +38,7 @@ const retryLockMs = 500;
  * Nudges and notifications only shorten a pause. Where none can come (no direct connection, prepared transactions allowed,
  * the waiter frozen or killed, another process asleep too), an event waits for 100 ms at the most.
  *
- * Measured against NOTIFY in every transaction, which halves the writers' throughput; see DESIGN in docs/decisions.
+ * NOTIFY in every transaction would be simpler and costs writers more than half of their throughput.
  */
 export class PostgresWakeUp implements WakeUp, Service {
   readonly #signals: WakeUpSignals;
@@ -57,7 +59,7 @@ export class PostgresWakeUp implements WakeUp, Service {
       },
       onWake: () => {
         this.#signals.onWoken?.();
-        // Not while somebody else's nudge is none of our business: it is for whoever holds the lock.
+        // Every replica hears it; it is meant for the one that sleeps.
         if (this.#listener?.holdsLock === true) {
           this.#listener.release();
           this.nudge();
@@ -107,7 +109,8 @@ export class PostgresWakeUp implements WakeUp, Service {
       this.#nudged = false;
       return;
     }
-    if (this.#listener !== undefined && this.#pauseMs >= longestMs && (await this.#fallAsleep(this.#listener))) return;
+    if (this.#listener !== undefined && this.#pauseMs >= sleepFromMs && (await this.#fallAsleep(this.#listener)))
+      return;
     if (!this.#nudged) await this.#pause(signal);
     this.#nudged = false;
     this.#pauseMs = Math.min(this.#pauseMs * 2, longestMs);
@@ -121,8 +124,9 @@ export class PostgresWakeUp implements WakeUp, Service {
       return false;
     }
     if (now < this.#nextTryAt) return false;
-    this.#nextTryAt = now + retryLockMs;
-    return await listener.acquire();
+    const held = await listener.acquire();
+    if (!held) this.#nextTryAt = now + retryLockMs;
+    return held;
   }
 
   #pause(signal: AbortSignal): Promise<void> {
