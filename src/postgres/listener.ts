@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { createClient } from "./database.ts";
 
+/** What the listener hears with, and whom it tells. Each callback is synchronous. */
 export interface ListenerOptions {
   /** Must lead to Postgres itself: a transaction-mode pooler hands the session, with its LISTEN, to somebody else. */
   readonly url: string;

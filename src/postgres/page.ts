@@ -18,6 +18,7 @@ export interface PageLimits {
   readonly maxBytes: number;
 }
 
+/** What a page holds unless told otherwise. */
 export const defaultPageLimits: PageLimits = { maxRows: 20_000, maxBytes: 16 * 1024 * 1024 };
 
 const maxTicks = 1000;

@@ -10,6 +10,7 @@ import { queryError } from "./query-error.ts";
 import { tickAndTail } from "./statements/tick.ts";
 import { tickFromText } from "./tick-row.ts";
 
+/** What the tail works with. */
 export interface TailOptions {
   /** Of one connection: the tail's own, so that no reader of history is ever in its way. */
   readonly pool: pg.Pool;

@@ -11,6 +11,7 @@ export interface WakeUpSignals {
   readonly onWoken?: () => void;
 }
 
+/** What the wake-up listens on. */
 export interface WakeUpOptions {
   /** For LISTEN; must not lead through a transaction-mode pooler. Without it there is only polling. */
   readonly directUrl: string | undefined;

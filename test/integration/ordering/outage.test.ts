@@ -14,13 +14,13 @@ test("G6 while Postgres is away every call says so, and the first call after it 
   await cluster.kill9();
   for (let round = 0; round < 2; round += 1) {
     for (const call of [
-      store.advance(2, never),
-      store.readAfter(0, never),
-      store.bounds(never),
-      store.tickOf(1, never),
-      store.tickAt(0, never),
+      () => store.advance(2, never),
+      () => store.readAfter(0, never),
+      () => store.bounds(never),
+      () => store.tickOf(1, never),
+      () => store.tickAt(0, never),
     ]) {
-      await expect(call).rejects.toMatchObject({
+      await expect(call()).rejects.toMatchObject({
         code: "DATABASE_UNAVAILABLE",
         detail: { retryAfterMs: expect.any(Number) },
       });
