@@ -8,7 +8,7 @@ export type CopySink = (chunk: Buffer, start: number, end: number) => boolean;
  * lies in the chunk that the socket gave: nothing is copied but a message that two chunks share.
  *
  * The driver would emit an event per row, and pg-copy-streams takes each out of its frame, joins them again and passes them
- * through a stream: that costs about as much as decoding the row. Like it, this stands in for the driver's
+ * through a stream: copies that nobody needs. Like it, this stands in for the driver's
  * own reader between CopyOutResponse and CopyDone, and hands the socket back with whatever it has not looked at.
  *
  * There is no flow control: the caller bounds what it asks for. Resolves with true when the connection is ready again.
