@@ -8,10 +8,12 @@ import { Stage, soak, testMs, untilLast } from "./stage.ts";
 /** Commits that need not be durable, in transactions that fail rather than disagree: as a role's default. */
 const roleDefaults = ["synchronous_commit = off", "default_transaction_isolation = 'serializable'"];
 
-it.each([
+const crashes = [
   { defaults: [], name: "with Postgres' own defaults" },
   { defaults: roleDefaults, name: "with synchronous_commit = off and serializable as the role's defaults" },
-])(
+];
+
+it.each(crashes)(
   "G1, G2, G3, G4, G5, G6 kill -9 of Postgres amid the load $name: nothing delivered is ever undone",
   async (given) => {
     // Long enough that what nobody flushed on purpose is lost with the crash.
