@@ -2,9 +2,9 @@ import { describe, expect, it } from "vitest";
 import { projectFiles, read } from "./sources.ts";
 
 /** Guarantees of which something exists to be tested; the rest are promised by later parts of the product. */
-const inForce = ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G11"];
+const inForce = ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G9", "G10", "G11"];
 
-const tests = projectFiles().filter((path) => path.startsWith("test/") && path.endsWith(".test.ts"));
+const tests = projectFiles().filter((path) => /^test\/.*\.test\.ts$|^test\/contract\/suite\/.*\.ts$/.test(path));
 const document = read("docs/guarantees.md");
 
 /** Names of tests and suites that bear a number: `G4 the last image is the table's`. */
@@ -17,7 +17,7 @@ function numbered(path: string): readonly string[] {
 /** Paths that the document names as where a guarantee is tested, by its number. */
 function namedFor(guarantee: string): readonly string[] {
   const section = document.split(/^## /m).find((part) => new RegExp(`^${guarantee}\\b`).test(part)) ?? "";
-  return [...section.matchAll(/`(test\/[^`]+\.test\.ts)`/g)].map((match) => match[1] ?? "");
+  return [...section.matchAll(/`(test\/[^`]+\.ts)`/g)].map((match) => match[1] ?? "");
 }
 
 describe("docs/guarantees.md", () => {
