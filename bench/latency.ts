@@ -67,7 +67,7 @@ async function measure(mode: "millrace" | "notify", statement: string, samples: 
   await delay(500);
   worker.postMessage("done");
   const [arrivals]: [number, number][][] = await once(worker, "message");
-  await once(worker, "exit");
+  await worker.terminate();
   if (arrivals?.length !== sent.size) throw new Error(`${mode}: ${sent.size} sent, ${arrivals?.length} arrived`);
   // The first second warms up plans and caches.
   for (const [message, at] of arrivals.slice(rate)) {

@@ -46,6 +46,7 @@ export class PostgresWakeUp implements WakeUp, Service {
   readonly #listener: Listener | undefined;
   #pauseMs = shortestMs;
   #lastTick = -1;
+  #heardTick = -1;
   #nudged = false;
   #wake: (() => void) | undefined;
   #nextTryAt = 0;
@@ -55,8 +56,10 @@ export class PostgresWakeUp implements WakeUp, Service {
     if (directUrl === undefined) return;
     this.#listener = new Listener({
       url: directUrl,
+      // Our own tick's notification overtakes its answer: what is heard counts only once that answer has come.
       onTick: (tick) => {
-        if (tick > this.#lastTick) this.nudge();
+        this.#heardTick = Math.max(this.#heardTick, tick);
+        if (this.#wake !== undefined && this.#behind) this.nudge();
       },
       onWake: () => {
         this.#signals.onWoken?.();
@@ -94,6 +97,11 @@ export class PostgresWakeUp implements WakeUp, Service {
     this.#lastTick = tick;
   }
 
+  /** Another process has ticked, and this one has not read it yet. */
+  get #behind(): boolean {
+    return this.#heardTick > this.#lastTick;
+  }
+
   nudge(): void {
     this.#nudged = true;
     this.#pauseMs = shortestMs;
@@ -106,13 +114,13 @@ export class PostgresWakeUp implements WakeUp, Service {
       this.#pauseMs = shortestMs;
       this.#listener?.release();
     }
-    if (this.#nudged) {
+    if (this.#nudged || this.#behind) {
       this.#nudged = false;
       return;
     }
     if (this.#listener !== undefined && this.#pauseMs >= sleepFromMs && (await this.#fallAsleep(this.#listener)))
       return;
-    if (!this.#nudged) await this.#pause(signal);
+    if (!this.#nudged && !this.#behind) await this.#pause(signal);
     this.#nudged = false;
     this.#pauseMs = Math.min(this.#pauseMs * 2, longestMs);
   }
