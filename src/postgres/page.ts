@@ -70,8 +70,9 @@ export class PageReader {
     const { plan } = outcome;
     const { max, min } = seqRange(plan.batches);
     const afterSeq = plan.skip === 0 ? min - 1 : await this.#placeOf(lease, plan, after);
-    // One more than there should be, so that there being more is noticed.
-    const limit = plan.batches.length > 1 ? plan.rows + 1 : plan.rows;
+    // Where a tick ends, one more than there should be, so that there being more is noticed.
+    const endsTick = plan.batches.length > 1 || plan.skip + plan.rows === lastOf(plan).tick.count;
+    const limit = endsTick ? plan.rows + 1 : plan.rows;
     const batch = {
       earlier: plan.earlier,
       later: lastOf(plan).snapshot,
@@ -81,8 +82,13 @@ export class PageReader {
       sparse: plan.sparse,
     };
     const builder = new PageBuilder(plan);
-    const complete = await readRows(lease.client, copyBatch(batch), builder, this.#limits.maxBytes);
-    if (!complete) lease.destroy();
+    let complete = false;
+    try {
+      complete = await readRows(lease.client, copyBatch(batch), builder, this.#limits.maxBytes);
+    } finally {
+      // Also when the builder refuses a row: the copy still comes, and no answer to anything else would.
+      if (!complete) lease.destroy();
+    }
     const page = builder.build(!complete);
     this.#learn(plan, page, builder);
     return page ?? "nothing";

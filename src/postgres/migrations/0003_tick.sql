@@ -259,7 +259,7 @@ begin
     end loop;
     close batch;
     exit when rows_left <= 0 or bytes_left <= 0;
-    if missing > 0 then
+    if missing <> 0 then
       raise exception 'tick % settled % events and has % now', t.tick, t.count, t.count - missing using errcode = 'MR005',
         hint = 'Something changed millrace.outbox from outside: restore it.';
     end if;

@@ -197,3 +197,23 @@ test("G1 a row that went missing is an error, never a silent hole", async () => 
   await expect(store.readAfter(0, never)).rejects.toMatchObject({ code: "INTERNAL" });
   await expect(store.advance(0, never)).rejects.toMatchObject({ code: "INTERNAL" });
 });
+
+test.each([1, 20])(
+  "G3 a row too many is an error in pages of %d, never a shifted version or a silent wait",
+  async (maxRows) => {
+    await using stage = await openStage();
+    const session = await stage.session();
+    await commit(session, "a", "b");
+    await tick(session);
+    await commit(session, "c", "d");
+    await tick(session);
+    await session.query(`
+    insert into millrace.outbox (xid, seq, topic, operation) select xid, seq + 50, 't', 'M' from millrace.outbox where key = 'a';
+    update millrace.tick set max_seq = max_seq + 50 where tick = 1`);
+    const store = await stage.store({ historyConnections: 1, pages: { maxRows } });
+    for (const attempt of [1, 2]) {
+      await expect(readAll(store), `attempt ${attempt}`).rejects.toMatchObject({ code: "INTERNAL" });
+      await expect(advanceAll(store), `attempt ${attempt}`).rejects.toMatchObject({ code: "INTERNAL" });
+    }
+  },
+);
