@@ -15,6 +15,10 @@ export interface ConnectionOptions {
 export function createPool(options: ConnectionOptions & { readonly max: number; readonly idleMs: number }): pg.Pool {
   const pool = new pg.Pool({ ...clientConfig(options), max: options.max, idleTimeoutMillis: options.idleMs });
   pool.on("error", () => undefined);
+  // The pool looks after errors of idle connections and their holder after those of his own. Between the two, while a
+  // connection is handed over, an error that nobody listens to would end the process: a session that is terminated as it
+  // opens says so in the very packet that says it is ready.
+  pool.on("connect", (client) => client.on("error", () => undefined));
   return pool;
 }
 
