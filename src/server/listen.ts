@@ -1,7 +1,7 @@
 import { createServer as createHttp1Server } from "node:http";
 import { createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
 import { createServer as createTcpServer, type Server, type Socket } from "node:net";
-import { createServer as createTlsServer, TLSSocket } from "node:tls";
+import { createServer as createTlsServer, TLSSocket, type TlsOptions } from "node:tls";
 import { FeedError } from "../core/errors.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import { type HttpVersion, sniffHttpVersion } from "./sniff.ts";
@@ -37,15 +37,13 @@ const TCP_KEEPALIVE_MS = 30_000;
 /**
  * One port for HTTP/1.1 and HTTP/2, by the first bytes of the connection, or by ALPN under TLS.
  *
- * @throws FeedError INVALID_REQUEST when the address cannot be had, with the option to change
+ * @throws FeedError INVALID_REQUEST when the address cannot be had or the certificate is none, with the option to change
  */
 export async function listen(options: ListenOptions): Promise<Listener> {
   const headersTimeoutMs = options.headersTimeoutMs ?? 30_000;
   const protocols = createProtocols(options, headersTimeoutMs);
   const sockets = new Set<Socket>();
   const accept = (socket: Socket): void => {
-    sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
     if (socket instanceof TLSSocket && socket.alpnProtocol === "h2") {
       protocols.serve(socket, "http2");
     } else {
@@ -57,8 +55,15 @@ export async function listen(options: ListenOptions): Promise<Listener> {
   const server =
     options.tls === undefined
       ? createTcpServer(tcp, accept)
-      : createTlsServer({ ...tcp, ...options.tls, ALPNProtocols: ["h2", "http/1.1"] }, accept);
+      : createSecureServer({ ...tcp, ...options.tls, handshakeTimeout: headersTimeoutMs }, accept);
+  // Each as it arrives, under TLS before its handshake: `close` waits for those too, and must be able to cut them.
+  server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   const port = await bind(server, options.host, options.port);
+  // A connection that could not be accepted, for want of file descriptors: the next one may be.
+  server.on("error", () => undefined);
   return {
     port,
     url: `${options.tls === undefined ? "http" : "https"}://${urlHost(options.host)}:${port}`,
@@ -74,6 +79,19 @@ export async function listen(options: ListenOptions): Promise<Listener> {
       clearTimeout(cut);
     },
   };
+}
+
+function createSecureServer(options: TlsOptions, accept: (socket: Socket) => void): Server {
+  try {
+    return createTlsServer({ ...options, ALPNProtocols: ["h2", "http/1.1"] }, accept);
+  } catch (cause) {
+    throw new FeedError(
+      "INVALID_REQUEST",
+      `The certificate or its key cannot be used: ${cause instanceof Error ? cause.message : String(cause)}.`,
+      "Name PEM files that belong together with --tls-cert and --tls-key.",
+      { cause },
+    );
+  }
 }
 
 interface Protocols {

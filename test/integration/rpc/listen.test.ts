@@ -4,6 +4,7 @@ import { connect as connectHttp2 } from "node:http2";
 import { Agent, get as getHttp1, request as requestHttps } from "node:https";
 import { connect, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
+import { fileURLToPath } from "node:url";
 import { createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { describe, expect, it } from "vitest";
@@ -206,11 +207,29 @@ describe("TLS", () => {
 
   it("carries gRPC", async () => {
     await using served = await serve(createScriptedFeed({}), {
-      config: { tlsCert: certificate.pathname, tlsKey: key.pathname },
+      config: { tlsCert: fileURLToPath(certificate), tlsKey: fileURLToPath(key) },
     });
     const ca = await readFile(certificate);
     const client = createClient(FeedService, createGrpcTransport({ baseUrl: served.url, nodeOptions: { ca } }));
     expect((await client.getStatus({})).headVersion).toBe(7n);
+  });
+
+  it("is cut when it closes, also where the handshake has not been made", async () => {
+    const listener = await secured();
+    const silent = connect({ port: listener.port, host: "127.0.0.1" });
+    await once(silent, "connect");
+    const ended = once(silent, "close");
+    await listener.close(0);
+    await ended;
+  });
+
+  it("says in a sentence that the certificate is none, or not the key's", async () => {
+    const privateKey = await readFile(key, "utf8");
+    await expect(versionEcho({ tls: { cert: "no PEM", key: privateKey } })).rejects.toMatchObject({
+      code: "INVALID_REQUEST",
+      message: expect.stringContaining("cannot be used"),
+      action: expect.stringContaining("--tls-cert"),
+    });
   });
 
   it("is not taken for cleartext: a plain request to it fails alone", async () => {
