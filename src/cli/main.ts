@@ -2,7 +2,7 @@ import { CommanderError } from "commander";
 import { exitCode } from "./exit-code.ts";
 import { failureFrom, failureJson, failureText } from "./failure.ts";
 import { createProgram } from "./program.ts";
-import { createProcessTerminal, OutputClosed, type Terminal } from "./terminal.ts";
+import { createProcessTerminal, interruptedCode, OutputClosed, type Terminal } from "./terminal.ts";
 
 const terminal = createProcessTerminal();
 await run(process.argv, terminal);
@@ -22,6 +22,6 @@ async function run(argv: readonly string[], terminal: Terminal): Promise<void> {
     const failure = failureFrom(error);
     const asJson = argv.includes("--json") || argv.includes("--ndjson");
     terminal.note(asJson ? failureJson(failure) : failureText(failure));
-    process.exitCode = terminal.interrupted.aborted ? exitCode.interrupted : failure.exitCode;
+    process.exitCode = interruptedCode(terminal) ?? failure.exitCode;
   }
 }

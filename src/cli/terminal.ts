@@ -1,4 +1,4 @@
-import { exitCode } from "./exit-code.ts";
+import { type ExitCode, exitCode } from "./exit-code.ts";
 
 /** What a command may do to the world outside: its two outputs, its environment, and whether it was asked to stop. */
 export interface Terminal {
@@ -19,6 +19,12 @@ export interface Terminal {
   readonly print: (text: string) => Promise<void>;
   /** A line for people, on stderr. */
   readonly note: (line: string) => void;
+}
+
+/** How a command ends that was asked to stop; `undefined` when it was not. */
+export function interruptedCode({ interrupted }: Terminal): ExitCode | undefined {
+  if (!interrupted.aborted) return undefined;
+  return interrupted.reason === "SIGTERM" ? exitCode.terminated : exitCode.interrupted;
 }
 
 /** Whoever read our output has gone (`millrace tail | head`): nothing is left to do, and nothing is wrong. */

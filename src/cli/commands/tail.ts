@@ -4,14 +4,13 @@ import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/eve
 import type { EventBatch, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
 import { parseTopicPattern } from "../../core/topic.ts";
-import { exitCode } from "../exit-code.ts";
 import { usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";
 import { eventLine, frameLine } from "../tail/event-line.ts";
 import { prettyEvent } from "../tail/event-pretty.ts";
 import { follow } from "../tail/follow.ts";
 import { parseStartPosition } from "../tail/start-position.ts";
-import { OutputClosed, type Terminal } from "../terminal.ts";
+import { interruptedCode, OutputClosed, type Terminal } from "../terminal.ts";
 import { collect, wholeNumber } from "./option-values.ts";
 
 interface TailOptions {
@@ -85,8 +84,9 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
     }
   } catch (error) {
     read = !(error instanceof OutputClosed);
-    if (!terminal.interrupted.aborted) throw error;
-    process.exitCode = terminal.interrupted.reason === "SIGTERM" ? exitCode.terminated : exitCode.interrupted;
+    const interrupted = interruptedCode(terminal);
+    if (interrupted === undefined) throw error;
+    process.exitCode = interrupted;
   } finally {
     // Without a reader nobody knows how much of it was read.
     if (read && printer.position !== undefined) terminal.note(`millrace: go on with --from ${printer.position}`);
