@@ -16,10 +16,6 @@ export interface Matcher {
   readonly matches: (event: Event) => boolean;
   /** Whether any of the selectors may want an event of this topic or, for a template, of one of its topics. */
   readonly wantsSource: (topic: string) => boolean;
-  /** Everything passes: nothing need be looked at. */
-  readonly all: boolean;
-  /** What each selector asks of topics; an empty list asks nothing. For finding matchers by topic. */
-  readonly patterns: readonly (readonly TopicPattern[])[];
 }
 
 interface Rule {
@@ -46,14 +42,11 @@ const CACHED_TOPICS = 256;
  */
 export function compileSelectors(selectors: readonly Selector[]): Matcher {
   const rules = parseRules(selectors);
-  const patterns = rules.map((rule) => rule.patterns);
   if (rules.length === 0 || rules.some(asksNothing)) {
-    return { matches: () => true, wantsSource: () => true, all: true, patterns };
+    return { matches: () => true, wantsSource: () => true };
   }
   const rulesOf = rulesByTopic(rules);
   return {
-    all: false,
-    patterns,
     wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
     matches: (event) => {
       for (const rule of rulesOf(event.topic)) {

@@ -60,16 +60,31 @@ export function isTopicTemplate(topic: string): boolean {
 
 /**
  * Whether the pattern matches the topic; for a template, whether it matches any of the topics that the template stands
- * for. A token with a placeholder in it may become any token: values are escaped so that they never hold a dot.
+ * for. Token by token, for values are escaped so that they never hold a dot.
  */
 export function patternMatches(pattern: TopicPattern, topic: string): boolean {
   if (pattern.exact && !isTopicTemplate(topic)) {
     return pattern.text === topic;
   }
-  const tokens = topic.split(".");
+  // The name of a column may hold a dot.
+  const tokens = topic.replaceAll(/\{[^{}]+\}/g, "{}").split(".");
   const wanted = pattern.tokens;
   if (pattern.tail ? tokens.length <= wanted.length : tokens.length !== wanted.length) {
     return false;
   }
-  return wanted.every((want, at) => want === "*" || want === tokens[at] || (tokens[at] ?? "").includes("{"));
+  return wanted.every((want, at) => want === "*" || mayBecome(tokens[at] ?? "", want));
+}
+
+/**
+ * Whether a token of a template may become this one: it begins and ends as the template's literal text does, with a value,
+ * which is never empty, in between. Of several placeholders in one token only the outer text is compared.
+ */
+function mayBecome(token: string, text: string): boolean {
+  const first = token.indexOf("{");
+  if (first < 0) {
+    return token === text;
+  }
+  const head = token.slice(0, first);
+  const end = token.slice(token.lastIndexOf("}") + 1);
+  return text.startsWith(head) && text.endsWith(end) && text.length > head.length + end.length;
 }

@@ -68,21 +68,25 @@ describe("topic patterns", () => {
 
   test("a template is matched by exactly the patterns that match one of its topics", () => {
     const token = fc.constantFrom("a", "b");
-    const templates = fc.array(fc.oneof(token, fc.constantFrom("{x}", "a{x}")), { minLength: 1, maxLength: 3 });
-    const tokens = fc.array(fc.oneof(token, fc.constant("*")), { minLength: 1, maxLength: 3 });
+    const templates = fc.array(fc.oneof(token, fc.constantFrom("{x}", "{x.y}", "a{x}", "{x}b", "a{x}b")), {
+      minLength: 1,
+      maxLength: 3,
+    });
+    const tokens = fc.array(fc.oneof(token, fc.constantFrom("*", "aa", "ab", "bb", "aab")), {
+      minLength: 1,
+      maxLength: 3,
+    });
     fc.assert(
       fc.property(templates, tokens, fc.boolean(), (template, wanted, tail) => {
         const parsed = parseTopicPattern([...wanted, ...(tail ? [">"] : [])].join("."));
         if (!("pattern" in parsed)) {
           throw new Error("the generator makes valid patterns");
         }
-        const values = ["", "a", "b", "q"];
-        const topics = values.flatMap((x) => values.map((y) => expand(template, [x, y, x])));
+        const values = ["%empty", "a", "b", "q", "aa", "ab", "bb", "aab"];
+        const topics = values.flatMap((x) => values.flatMap((y) => values.map((z) => expand(template, [x, y, z]))));
         const some = topics.some((topic) => patternMatches(parsed.pattern, topic));
         const may = patternMatches(parsed.pattern, template.join("."));
-        // A token that is a placeholder in part may be matched too generously; never too narrowly.
-        expect(some ? may : true).toBe(true);
-        expect(may && !template.includes("a{x}") ? some : true).toBe(true);
+        expect(may).toBe(some);
       }),
       { numRuns: 1_000 },
     );
@@ -112,14 +116,13 @@ describe("topic patterns", () => {
 });
 
 function expand(template: readonly string[], values: readonly string[]): string {
-  return template.map((token, i) => token.replace("{x}", values[i] ?? "") || "q").join(".");
+  return template.map((token, i) => token.replace(/\{.+\}/, values[i] ?? "")).join(".");
 }
 
 describe("selectors", () => {
   test("none, and one that asks nothing, let everything through", () => {
     for (const selectors of [[], [selector({})], [selector({ topics: ["x"] }), selector({ topics: [">"] })]]) {
       const matcher = compileSelectors(selectors);
-      expect(matcher.all).toBe(true);
       expect(matcher.matches(event("a.b", { key: undefined }))).toBe(true);
       expect(matcher.wantsSource("orders.{region}")).toBe(true);
     }
