@@ -42,3 +42,10 @@ export class FeedError extends Error {
     this.detail = detail;
   }
 }
+
+/** DRAINING: what is refused, or cut after its grace, because this process ends. */
+export function goingDown(): FeedError {
+  return new FeedError("DRAINING", "The server is going down.", "Connect to another replica, or again in a moment.", {
+    retryAfterMs: 1_000,
+  });
+}

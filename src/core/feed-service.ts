@@ -1,7 +1,7 @@
 import { systemClock, systemTimers } from "./clock.ts";
-import { FeedError } from "./errors.ts";
+import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { Feed, FeedState, FeedStatus, Subscription } from "./feed.ts";
+import type { Feed, FeedFailure, FeedState, FeedStatus, Subscription } from "./feed.ts";
 import type { Frame } from "./frame.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "./ports.ts";
 import type { ScanOptions } from "./scan.ts";
@@ -35,8 +35,8 @@ export interface FeedOptions {
   readonly staleAfterMs?: number;
   /** Milliseconds that `publish` waits for its version. Default 5,000. */
   readonly settleTimeoutMs?: number;
-  /** Told of failures that nobody else is told of. Default: nobody is. */
-  readonly report?: (message: string, error: unknown) => void;
+  /** Told of failures that nobody else is told of, and, without an error, when they are over. Default: nobody is. */
+  readonly report?: (message: string, error?: unknown) => void;
 }
 
 const DEFAULT_LIMITS: FeedLimits = { maxStreams: 20_000, logMaxBytes: 64 * 1024 * 1024 };
@@ -135,7 +135,24 @@ class FeedService implements Feed, FeedView {
       logBytes: log?.bytes ?? 0,
       logEvents: log?.events ?? 0,
       logOldest: log?.oldest ?? 1,
-      failure: tail.stale ? (tail.failure?.message ?? "The database has not answered for a while.") : undefined,
+      failure: this.#failure(),
+    };
+  }
+
+  #failure(): FeedFailure | undefined {
+    const { stale, failure, fatal } = this.#tail;
+    if (!stale) {
+      return undefined;
+    }
+    if (fatal !== undefined) {
+      const action = "Restart Millrace, so that it serves the history in force. Its streams have ended.";
+      return { code: fatal.code, message: fatal.message, action };
+    }
+    return {
+      code: failure?.code ?? "DATABASE_UNAVAILABLE",
+      message: failure?.message ?? "The database has not answered for a while.",
+      action:
+        failure?.action ?? "Check that Postgres runs and can be reached; Millrace goes on by itself once it answers.",
     };
   }
 
@@ -253,7 +270,7 @@ class FeedService implements Feed, FeedView {
 
   #assertServing(): void {
     if (this.#draining) {
-      throw draining();
+      throw goingDown();
     }
     const { fatal, started } = this.#tail;
     if (fatal !== undefined) {
@@ -282,16 +299,10 @@ class FeedService implements Feed, FeedView {
   #beginDraining(): void {
     this.#draining = true;
     for (const opening of this.#opening) {
-      opening.abort(draining());
+      opening.abort(goingDown());
     }
     if (this.#tail.started) {
       this.log.changed.wakeAll();
     }
   }
-}
-
-function draining(): FeedError {
-  return new FeedError("DRAINING", "The server is going down.", "Connect to another replica, or again in a moment.", {
-    retryAfterMs: RETRY_AFTER_MS,
-  });
 }

@@ -1,3 +1,4 @@
+import type { FeedErrorCode } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
 import type { Publication, Published, Service } from "./ports.ts";
@@ -32,6 +33,13 @@ export interface Subscription {
 /** STARTING until the tail stands at the head; STALE while the database has not answered for a while. */
 export type FeedState = "STARTING" | "LIVE" | "STALE" | "DRAINING";
 
+/** Why a feed does not move. A `FeedError` is one, but its action is for clients; this one's is for operators. */
+export interface FeedFailure {
+  readonly code: FeedErrorCode;
+  readonly message: string;
+  readonly action: string;
+}
+
 /** Where this process stands. Reads nothing from the database. */
 export interface FeedStatus {
   readonly epoch: string;
@@ -46,8 +54,8 @@ export interface FeedStatus {
   readonly logBytes: number;
   readonly logEvents: number;
   readonly logOldest: Version;
-  /** Why it is STALE. */
-  readonly failure: string | undefined;
+  /** Why it is STALE, or still STARTING. */
+  readonly failure: FeedFailure | undefined;
 }
 
 /** One process's view of the feed: the tail that fills the log, and the streams that read it. */

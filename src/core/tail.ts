@@ -1,5 +1,5 @@
 import { backOffMs, pause } from "./back-off.ts";
-import { FeedError } from "./errors.ts";
+import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
 import { Log } from "./log.ts";
 import type { Clock, FeedStore, Service, Timers, WakeUp } from "./ports.ts";
@@ -15,7 +15,7 @@ export interface TailOptions {
   readonly timers: Timers;
   readonly staleAfterMs: number;
   readonly logMaxBytes: number;
-  readonly report: (message: string, error: unknown) => void;
+  readonly report: (message: string, error?: unknown) => void;
 }
 
 /**
@@ -85,6 +85,7 @@ export class Tail implements Service {
     const { head, oldest } = await store.bounds(signal);
     const tick = await store.tickOf(head, signal);
     signal.throwIfAborted();
+    this.#stopping.signal.throwIfAborted();
     this.#oldest = oldest;
     this.#oldestAskedAtMs = clock.monotonic();
     this.#answeredAtMs = clock.monotonic();
@@ -94,9 +95,7 @@ export class Tail implements Service {
   }
 
   async stop(): Promise<void> {
-    this.#stopping.abort(
-      new FeedError("DRAINING", "The feed has been stopped.", "Go on at another replica, or later."),
-    );
+    this.#stopping.abort(goingDown());
     this.#cancelPulse?.();
     await this.#running;
   }
@@ -142,6 +141,9 @@ export class Tail implements Service {
 
   #answered(): void {
     const nowMs = this.#options.clock.monotonic();
+    if (this.#failure !== undefined) {
+      this.#options.report("The feed moves again.");
+    }
     this.#askingSinceMs = undefined;
     this.#answeredAtMs = nowMs;
     this.#failure = undefined;
@@ -159,7 +161,13 @@ export class Tail implements Service {
   #failed(error: unknown): void {
     const failure = asFeedError(error);
     if (this.#failure?.message !== failure.message) {
-      this.#options.report("The feed cannot move; it tries again.", error);
+      const over = failure.code === "EPOCH_CHANGED";
+      this.#options.report(
+        over
+          ? "The history that this process serves is over: restart it to serve the one in force."
+          : "The feed cannot move; it tries again.",
+        error,
+      );
     }
     this.#failure = failure;
     this.#failures += 1;

@@ -51,6 +51,9 @@ export function connectErrorFrom(thrown: unknown, procedure: string, signal: Abo
   }
   if (signal.aborted) {
     const reason: unknown = signal.reason;
+    if (reason instanceof FeedError) {
+      return connectErrorFromFeedError(reason);
+    }
     return reason instanceof ConnectError ? reason : new ConnectError("The call was cancelled.", Code.Canceled);
   }
   log.error({ err: thrown, procedure }, "a call failed by a fault of Millrace");

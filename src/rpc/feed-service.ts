@@ -7,7 +7,10 @@ import {
   type SubscribeRequest,
   type SubscribeResponse,
 } from "../../gen/millrace/v1/feed_service_pb.js";
+import { encodeCursor } from "../core/cursor.ts";
+import { FeedError } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
+import type { Frame } from "../core/frame.ts";
 import type { Clock } from "../core/ports.ts";
 import { createEventCodec } from "./codec.ts";
 import { responseFromFrame } from "./frames.ts";
@@ -64,18 +67,29 @@ async function* subscribe(
   const frames = feed.subscribe(subscription, context.signal)[Symbol.asyncIterator]();
   const end = () => frames.return?.().catch(() => undefined);
   context.signal.addEventListener("abort", end, { once: true });
-  let closing = false;
+  let last: Frame | undefined;
   try {
     for (let next = await frames.next(); next.done !== true; next = await frames.next()) {
-      closing = next.value.kind === "closing";
-      yield responseFromFrame(next.value, codec, terms);
+      last = next.value;
+      yield responseFromFrame(last, codec, terms);
     }
     // Ended from outside, and not by itself: the client, if it is still there, learns why.
-    if (!closing) {
+    if (last?.kind !== "closing") {
       context.signal.throwIfAborted();
     }
+  } catch (error) {
+    throw withCursor(error, last);
   } finally {
     context.signal.removeEventListener("abort", end);
     await end();
   }
+}
+
+/** A stream that is cut because the server goes down says where to go on, as `closing` would have. */
+function withCursor(error: unknown, last: Frame | undefined): unknown {
+  if (!(error instanceof FeedError) || error.code !== "DRAINING" || last === undefined || !("cursor" in last)) {
+    return error;
+  }
+  const detail = { ...error.detail, cursor: encodeCursor(last.cursor) };
+  return new FeedError(error.code, error.message, error.action, detail);
 }

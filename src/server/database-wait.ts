@@ -9,7 +9,7 @@ const LONGEST_PAUSE_MS = 5_000;
 export interface DatabaseWait {
   readonly log: Logger;
   /** Told before each pause why the database is waited for. */
-  readonly onWait: (failure: string) => void;
+  readonly onWait: (failure: FeedError) => void;
   readonly signal: AbortSignal;
 }
 
@@ -27,7 +27,7 @@ export async function waitForDatabase<Opened>(open: () => Promise<Opened>, wait:
       if (!(error instanceof FeedError) || error.code !== "DATABASE_UNAVAILABLE") {
         throw error;
       }
-      wait.onWait(error.message);
+      wait.onWait(error);
       wait.log.warn({ attempt, nextTryMs: pauseMs, action: error.action }, `waiting for Postgres: ${error.message}`);
     }
     await pause(pauseMs, undefined, { signal: wait.signal });

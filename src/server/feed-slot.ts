@@ -1,12 +1,12 @@
 import { FeedError } from "../core/errors.ts";
-import type { Feed, FeedStatus } from "../core/feed.ts";
+import type { Feed, FeedFailure, FeedStatus } from "../core/feed.ts";
 
 /** A feed that may not be there yet. */
 export interface FeedSlot extends Feed {
   /** From now on every call goes to this feed. */
   fill(feed: Feed): void;
   /** Why there is none yet: what callers are told meanwhile. */
-  explain(failure: string): void;
+  explain(failure: FeedFailure): void;
 }
 
 const nothingYet: FeedStatus = {
@@ -30,22 +30,14 @@ const nothingYet: FeedStatus = {
  */
 export function createFeedSlot(): FeedSlot {
   let current: Feed | undefined;
-  let failure: string | undefined;
-  let draining = false;
-  const feed = (): Feed => {
-    if (current !== undefined) {
-      return current;
-    }
-    if (draining) {
-      throw new FeedError("DRAINING", "The server is going down.", "Connect to another replica, or try again.");
-    }
-    throw new FeedError(
+  let failure: FeedFailure | undefined;
+  const absent = () =>
+    new FeedError(
       "DATABASE_UNAVAILABLE",
-      `The feed is not there yet: ${failure ?? "the server is starting."}`,
+      `The feed is not there yet: ${failure?.message ?? "the server is starting."}`,
       "Try again in a moment.",
       { retryAfterMs: 1_000 },
     );
-  };
   return {
     fill(filled) {
       current = filled;
@@ -55,14 +47,15 @@ export function createFeedSlot(): FeedSlot {
     },
     start: async () => undefined,
     stop: async () => current?.stop(),
-    status: () => current?.status() ?? { ...nothingYet, state: draining ? "DRAINING" : "STARTING", failure },
-    async *subscribe(request, signal) {
-      yield* feed().subscribe(request, signal);
-    },
-    publish: async (request, signal) => feed().publish(request, signal),
-    async drain(graceMs) {
-      draining = true;
-      await current?.drain(graceMs);
-    },
+    status: () => current?.status() ?? { ...nothingYet, failure },
+    // The feed's own iterator and no generator around it: only its `return()` ends a `next()` that waits.
+    subscribe: (request, signal) => current?.subscribe(request, signal) ?? refused(absent()),
+    publish: (request, signal) => current?.publish(request, signal) ?? Promise.reject(absent()),
+    drain: async (graceMs) => current?.drain(graceMs),
   };
+}
+
+/** A stream that ends with this error at its first `next()`, as `Feed.subscribe` has it. */
+function refused(error: FeedError): AsyncIterable<never> {
+  return { [Symbol.asyncIterator]: () => ({ next: () => Promise.reject(error) }) };
 }

@@ -51,12 +51,16 @@ function readiness(status: FeedStatus): Page {
     case "LIVE":
       return { status: 200, text: `Ready: the feed stands at version ${status.head}.\n` };
     case "STARTING":
-      return { status: 503, text: `Starting: ${status.failure ?? "the log is not filled yet."}\n` };
+      return { status: 503, text: `Starting: ${status.failure?.message ?? "the log is not filled yet."}\n` };
     case "STALE":
-      return { status: 503, text: `Not ready: ${status.failure ?? "nothing could be settled for a while."}\n` };
+      return { status: 503, text: `Not ready: ${reason(status.failure)}\n` };
     case "DRAINING":
       return { status: 503, text: "Going down: no new streams.\n" };
   }
+}
+
+function reason(failure: FeedStatus["failure"]): string {
+  return failure === undefined ? "nothing could be settled for a while." : `${failure.message} ${failure.action}`;
 }
 
 function welcome(status: FeedStatus, url: string, serverVersion: string): string {

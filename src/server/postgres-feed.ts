@@ -35,7 +35,7 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
     store,
     wakeUp: store.wakeUp,
     limits: { maxStreams: config.maxStreams, logMaxBytes: config.logBytes },
-    report: (message, error) => log.warn({ err: error }, message),
+    report: (message, error) => (error === undefined ? log.info({}, message) : log.warn({ err: error }, message)),
   });
   opening.defer(() => feed.stop());
   await feed.start(signal);

@@ -1,8 +1,7 @@
 import { readFile } from "node:fs/promises";
-import { Code, ConnectError } from "@connectrpc/connect";
 import type { Logger } from "pino";
 import { systemClock } from "../core/clock.ts";
-import { FeedError } from "../core/errors.ts";
+import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
 import { createRpcHandler, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem } from "../rpc/status.ts";
@@ -74,7 +73,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
       signal,
       onWait(failure) {
         slot.explain(failure);
-        options.onWait?.(failure);
+        options.onWait?.(failure.message);
       },
     });
     problems = opened.problems;
@@ -100,7 +99,7 @@ function runningServer(
   const stop = async (graceMs: number): Promise<void> => {
     log.info({ streams: slot.status().streams, graceMs }, "draining");
     await slot.drain(graceMs);
-    shutdown.abort(new ConnectError("The server is going down.", Code.Unavailable));
+    shutdown.abort(goingDown());
     await listener.close(CLOSE_GRACE_MS);
     await opened.stop();
     log.info({}, "stopped");

@@ -5,7 +5,7 @@ import { ErrorCode, type ErrorDetail, ErrorDetailSchema } from "../../../gen/mil
 import { FeedService } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { FeedError, type FeedErrorCode, type FeedErrorDetail } from "../../../src/core/errors.ts";
 import { errorTable } from "../../../src/rpc/errors.ts";
-import { createScriptedFeed, opened } from "./scripted-feed.ts";
+import { createScriptedFeed, opened, untilAborted } from "./scripted-feed.ts";
 import { serve, transports } from "./served.ts";
 
 const codes = Object.keys(errorTable).filter((name): name is FeedErrorCode => name in errorTable);
@@ -63,6 +63,29 @@ describe.each(transports)("errors by $name", ({ create }) => {
         violations: [{ field: "selectors[0].topics[1]", message: "must be a pattern" }],
       });
     }
+  });
+
+  it("a stream that is cut after its grace says DRAINING, and where to go on", async () => {
+    await using served = await serve(
+      createScriptedFeed({
+        async *frames(_request, signal) {
+          yield opened;
+          await untilAborted(signal);
+        },
+      }),
+    );
+    const frames = createClient(FeedService, create(served.url)).subscribe({})[Symbol.asyncIterator]();
+    const first = await frames.next();
+    const stopped = served.server.stop(0);
+    const failure = await failureOf(frames.next());
+    expect(failure.error.code).toBe(Code.Unavailable);
+    const { frame } = first.value ?? {};
+    expect(failure.detail).toMatchObject({
+      code: ErrorCode.DRAINING,
+      cursor: frame?.case === "opened" ? frame.value.cursor : "no cursor",
+      retryAfter: { seconds: 1n },
+    });
+    await stopped;
   });
 
   it("an unforeseen failure tells the client nothing of our insides, and the log everything", async () => {

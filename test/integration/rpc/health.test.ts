@@ -6,11 +6,13 @@ import type { FeedState } from "../../../src/core/feed.ts";
 import { createScriptedFeed } from "./scripted-feed.ts";
 import { serve } from "./served.ts";
 
+const away = { code: "DATABASE_UNAVAILABLE", message: "Postgres is away.", action: "Start it." } as const;
+
 function movable() {
   let state: FeedState = "LIVE";
   return {
     feed: createScriptedFeed({
-      status: () => ({ state, failure: state === "STALE" ? "Postgres is away." : undefined }),
+      status: () => ({ state, failure: state === "STALE" ? away : undefined }),
     }),
     become(next: FeedState) {
       state = next;
@@ -20,11 +22,11 @@ function movable() {
 
 describe("health", () => {
   it.each([
-    ["LIVE", Status.SERVING, 200],
-    ["STARTING", Status.NOT_SERVING, 503],
-    ["STALE", Status.NOT_SERVING, 503],
-    ["DRAINING", Status.NOT_SERVING, 503],
-  ] as const)("of a feed that is %s, by gRPC and by HTTP", async (state, status, http) => {
+    ["LIVE", Status.SERVING, 200, "Ready: the feed stands at version 7."],
+    ["STARTING", Status.NOT_SERVING, 503, "Starting: "],
+    ["STALE", Status.NOT_SERVING, 503, "Not ready: Postgres is away. Start it."],
+    ["DRAINING", Status.NOT_SERVING, 503, "Going down: "],
+  ] as const)("of a feed that is %s, by gRPC and by HTTP", async (state, status, http, text) => {
     const { feed, become } = movable();
     become(state);
     await using served = await serve(feed);
@@ -39,7 +41,7 @@ describe("health", () => {
     ]);
     const ready = await fetch(`${served.url}/readyz`);
     expect(ready.status).toBe(http);
-    expect(await ready.text()).toContain(state === "STALE" ? "Postgres is away." : "");
+    expect(await ready.text()).toContain(text);
     expect((await fetch(`${served.url}/livez`)).status).toBe(200);
   });
 

@@ -40,7 +40,8 @@ async function setUp(options: Partial<FeedOptions> = {}, overStore = (store: Fee
       });
     },
   };
-  const report = (message: string, error: unknown) => reports.push(`${message} ${String(error)}`);
+  const report = (message: string, error?: unknown) =>
+    reports.push(error === undefined ? message : `${message} ${String(error)}`);
   const feed = createFeed({ store: overStore(memory), wakeUp, clock: time, timers: time, report, ...options });
   await feed.start(new AbortController().signal);
   return { time, memory, feed, reports };
@@ -140,7 +141,10 @@ describe("feed", () => {
     await time.pass(1_500);
     expect(feed.status().state).toBe("LIVE");
     await time.pass(1_500);
-    expect(feed.status()).toMatchObject({ state: "STALE", failure: expect.stringContaining("not answered") });
+    expect(feed.status()).toMatchObject({
+      state: "STALE",
+      failure: { message: expect.stringContaining("not answered") },
+    });
     expect(frames.at(-1)).toMatchObject({
       kind: "checkpoint",
       state: "STALE",
@@ -164,11 +168,14 @@ describe("feed", () => {
     for (const nextTryMs of [20, 50, 100]) {
       memory.outage.failNext(new TypeError("cannot read properties of undefined"));
       await time.pass(nextTryMs);
-      expect(feed.status()).toMatchObject({ state: "STALE", failure: expect.stringContaining("cannot read") });
+      expect(feed.status()).toMatchObject({
+        state: "STALE",
+        failure: { message: expect.stringContaining("cannot read") },
+      });
     }
     await time.pass(10_000);
     expect(feed.status()).toMatchObject({ state: "LIVE", head: 1 });
-    expect(reports).toEqual([expect.stringContaining("TypeError: cannot read")]);
+    expect(reports).toEqual([expect.stringContaining("TypeError: cannot read"), "The feed moves again."]);
     await feed.stop();
   });
 
@@ -189,7 +196,7 @@ describe("feed", () => {
     expect(feed.status()).toMatchObject({
       state: "STALE",
       head: 0,
-      failure: expect.stringContaining("does not follow"),
+      failure: { message: expect.stringContaining("does not follow") },
     });
     spoil = false;
     await time.pass(5_000);
@@ -200,7 +207,7 @@ describe("feed", () => {
   });
 
   test("G6 a change of epoch ends streams with the error, and refuses new ones", async () => {
-    const { time, feed, memory } = await setUp();
+    const { time, feed, memory, reports } = await setUp();
     const { signal } = new AbortController();
     const open = follow(feed, signal);
     await time.pass(100);
@@ -209,7 +216,15 @@ describe("feed", () => {
     await time.pass(15);
     expect(await open.ended).toBe(changed);
     expect(await follow(feed, signal).ended).toBe(changed);
-    expect(feed.status()).toMatchObject({ state: "STALE", failure: "The database was restored." });
+    expect(feed.status()).toMatchObject({
+      state: "STALE",
+      failure: {
+        code: "EPOCH_CHANGED",
+        message: "The database was restored.",
+        action: expect.stringContaining("Restart"),
+      },
+    });
+    expect(reports).toEqual([expect.stringContaining("restart it")]);
     await feed.stop();
   });
 
