@@ -20,6 +20,12 @@ export interface WakeUpOptions {
 
 /** Pause after an advance that found something, in milliseconds; doubles while nothing is found. */
 const shortestMs = 2;
+/**
+ * While there is traffic, the pause is this many times as long as the advance took, up to `longestBusyMs`: when the server
+ * is busy enough for a tick to be slow, ticks get rarer and larger, and the writers keep the server.
+ */
+const pausePerAdvance = 2;
+const longestBusyMs = 12;
 /** Longest pause, asleep or not: the truth behind every hint. Ten idle ticks per second cost 3 ms of a core. */
 const longestMs = 100;
 /** A pause from which on it is worth sleeping instead: a nudge then comes sooner than the pause would end. */
@@ -30,7 +36,7 @@ const retryLockMs = 500;
 /**
  * When to ask the database again: the ladder from busy to asleep.
  *
- * Busy: after 2 ms, then 4, 8, … 100 while nothing is found. Writers pay nothing, as they find the waiter's lock free.
+ * Busy: after 2 ms, or twice what the last advance took, then 4, 8, … 100 while nothing is found. Writers pay nothing, as they find the waiter's lock free.
  * Asleep: on reaching 16 ms it takes the lock, advances once more, and from then on a writer's nudge wakes it. That last
  * advance closes the gap: an event that was committed before the lock was held is found by it, and whoever writes after
  * that finds the lock taken. (A writer in between holds the lock shared, so that it cannot be had.) Found something, or
@@ -50,6 +56,8 @@ export class PostgresWakeUp implements WakeUp, Service {
   #nudged = false;
   #wake: (() => void) | undefined;
   #nextTryAt = 0;
+  /** When the last wait ended, and with it the advance began. */
+  #resumedAt = 0;
 
   constructor({ directUrl, signals }: WakeUpOptions) {
     this.#signals = signals ?? {};
@@ -111,9 +119,15 @@ export class PostgresWakeUp implements WakeUp, Service {
   async wait(found: boolean, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (found) {
-      this.#pauseMs = shortestMs;
+      const advanceMs = performance.now() - this.#resumedAt;
+      this.#pauseMs = Math.min(Math.max(shortestMs, pausePerAdvance * advanceMs), longestBusyMs);
       this.#listener?.release();
     }
+    await this.#sleep(signal);
+    this.#resumedAt = performance.now();
+  }
+
+  async #sleep(signal: AbortSignal): Promise<void> {
     if (this.#nudged || this.#behind) {
       this.#nudged = false;
       return;
