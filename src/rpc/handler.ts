@@ -5,9 +5,11 @@ import { file_millrace_v1_error } from "../../gen/millrace/v1/error_pb.js";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
+import { withPlainGrpcMessages } from "./grpc-message.ts";
 import { addHealth } from "./health.ts";
 import type { RpcLog } from "./log.ts";
 import { addReflection } from "./reflection.ts";
+import { withSpokenRefusals } from "./refusals.ts";
 import { withReadableErrors } from "./unreadable.ts";
 import { createValidationInterceptor } from "./validation.ts";
 
@@ -37,12 +39,16 @@ const COMPRESS_MIN_BYTES = 1024;
 /** gRPC, gRPC-Web and Connect (binary and JSON) for FeedService, health and reflection. */
 export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
   const feedService = createFeedService(options);
-  return connectNodeAdapter({
+  const handler = connectNodeAdapter({
     routes(router: ConnectRouter) {
       router.service(FeedService, feedService);
       addHealth(router, options.feed);
       addReflection(router, [FeedService, Health], [file_millrace_v1_error]);
-      router.handlers.splice(0, router.handlers.length, ...router.handlers.map(withReadableErrors));
+      router.handlers.splice(
+        0,
+        router.handlers.length,
+        ...router.handlers.map(withReadableErrors).map(withSpokenRefusals),
+      );
     },
     interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],
     // A misspelt field that is ignored is a selector that selects everything.
@@ -53,4 +59,5 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
     shutdownSignal: options.shutdownSignal,
     fallback: options.fallback,
   });
+  return withPlainGrpcMessages(handler);
 }

@@ -47,6 +47,16 @@ describe.each(["--http1.1", "--http2-prior-knowledge"])("curl %s", (version) => 
     expect(JSON.parse(body ?? "").details[0].debug.violations[0].field).toBe("events[0].topic");
   });
 
+  it.each([
+    ["Subscribe", json, 415, "application/connect+json"],
+    ["GetStatus", [], 415, "application/json"],
+    ["Publish", ["-X", "PUT"], 405, "Use POST"],
+  ])("is told in a line what %s wants instead", async (name, wrong, code, hint) => {
+    const { stdout } = await run("curl", curl("-w", "%{http_code}", ...wrong, "-d", "{}", procedure(name)));
+    expect(stdout.toString()).toContain(hint);
+    expect(stdout.toString()).toMatch(new RegExp(`\n${code}$`));
+  });
+
   it("streams, with the request in an envelope", async () => {
     const message = '{"oldest":{}}';
     const octal = [0, 0, 0, 0, message.length].map((byte) => `\\${byte.toString(8).padStart(3, "0")}`).join("");
