@@ -45,7 +45,8 @@ function reason(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
-/** A message of Postgres' style (no capital, no period) as a sentence. */
+/** A message of Postgres' style (no capital, no period) as a sentence. A name at its beginning keeps its spelling. */
 export function sentence(message: string): string {
-  return `${message.slice(0, 1).toUpperCase()}${message.slice(1)}${message.endsWith(".") ? "" : "."}`;
+  const told = /^[a-z]+[ ,:]/.test(message) ? `${message.slice(0, 1).toUpperCase()}${message.slice(1)}` : message;
+  return told.endsWith(".") ? told : `${told}.`;
 }

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
 import type { NewEvent, Publication, Published } from "../core/ports.ts";
+import { sentence } from "./database-error.ts";
 import { withLease } from "./lease.ts";
 import { queryError } from "./query-error.ts";
 import { beginPublish, publishEvents } from "./statements/publish.ts";
@@ -77,7 +78,7 @@ function refusal(error: unknown, events: readonly NewEvent[]): FeedError | undef
   if (!(error instanceof pg.DatabaseError)) return undefined;
   if (error.code === "42501" && error.hint !== undefined) {
     const index = events.findIndex(({ topic }) => error.message.includes(`"${topic}"`));
-    return new FeedError("TOPIC_FORBIDDEN", `${sentence(error.message)}`, error.hint, {
+    return new FeedError("TOPIC_FORBIDDEN", sentence(error.message), error.hint, {
       cause: error,
       violations: index < 0 ? [] : [{ field: `events[${index}].topic`, message: "belongs to a watched table" }],
     });
@@ -90,10 +91,6 @@ function refusal(error: unknown, events: readonly NewEvent[]): FeedError | undef
     });
   }
   return undefined;
-}
-
-function sentence(message: string): string {
-  return `${message.charAt(0).toUpperCase()}${message.slice(1)}.`;
 }
 
 function assertStorable(request: Publication): void {

@@ -43,7 +43,7 @@ describe.each(servers)("sources on $name", ({ cluster }) => {
     }
     expect(await failure(watchTable(client, { table: "pg_class" }))).toMatchObject({
       code: "INVALID_REQUEST",
-      message: "Pg_class is a system catalog: it cannot be watched.",
+      message: "pg_class is a system catalog: it cannot be watched.",
     });
   });
 
