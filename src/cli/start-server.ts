@@ -30,7 +30,8 @@ export async function start(options: StartOptions, terminal: Terminal): Promise<
       { ...config, databaseUrl },
       {
         signal: terminal.interrupted,
-        onWait: (failure) => terminal.note(`millrace: waiting for Postgres: ${failure}`),
+        // People get it in a sentence, a log its line: not both.
+        ...(terminal.errorIsTty ? { onWait: tellOnce(terminal) } : {}),
       },
     ),
   );
@@ -53,6 +54,16 @@ function resolve(options: StartOptions, terminal: Terminal, databaseUrl: string)
     flags: { ...(quiet ? { logLevel: "warn" } : {}), ...configFlags(options), databaseUrl },
     env: terminal.environment,
   });
+}
+
+/** Says why Postgres is waited for; the same reason only once, however often it is tried. */
+function tellOnce(terminal: Terminal): (failure: string, action: string) => void {
+  let told: string | undefined;
+  return (failure, action) => {
+    if (failure === told) return;
+    told = failure;
+    terminal.note(`millrace: waiting for Postgres: ${failure}\n  ${action}`);
+  };
 }
 
 function openEmbedded(options: StartOptions, terminal: Terminal): Promise<EmbeddedPostgres> {
@@ -128,13 +139,19 @@ function banner(started: Started): string {
   ];
   const plaintext = config.tlsCert === undefined ? "--http2-prior-knowledge " : "";
   const url = server.url === defaultServerUrl ? "" : ` --url ${server.url}`;
-  const lines = [
+  const follow = [
     `npx buf curl ${plaintext}--reflect ${server.url}/millrace.v1.FeedService/Subscribe -d '{"oldest":{}}'`,
     `npx millrace tail --from oldest${url}`,
-    embedded === undefined ? withoutPassword(databaseUrl) : databaseUrl,
   ];
+  const [what, lines] =
+    embedded === undefined
+      ? [
+          "with this DATABASE_URL, make the changes of a table events, see every one so far, and the same for people",
+          ["npx millrace watch TABLE", ...follow],
+        ]
+      : ["every event so far, the same for people, and Postgres itself", [...follow, databaseUrl]];
   const text = `Millrace ${serverVersion} runs. Ctrl-C stops it.\n\n${columns(rows)}\nNext, in another terminal: `;
-  return `${text}every event so far, the same for people, and Postgres itself:\n\n${lines.map((line) => `  ${line}\n`).join("")}\n`;
+  return `${text}${what}:\n\n${lines.map((line) => `  ${line}\n`).join("")}\n`;
 }
 
 function aborted(signal: AbortSignal): Promise<void> {

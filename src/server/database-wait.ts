@@ -8,6 +8,8 @@ const LONGEST_PAUSE_MS = 5_000;
 /** How the wait is told of. */
 export interface DatabaseWait {
   readonly log: Logger;
+  /** `debug` when somebody else tells of it. */
+  readonly logLevel: "warn" | "debug";
   /** Told before each pause why the database is waited for. */
   readonly onWait: (failure: FeedError) => void;
   readonly signal: AbortSignal;
@@ -28,7 +30,10 @@ export async function waitForDatabase<Opened>(open: () => Promise<Opened>, wait:
         throw error;
       }
       wait.onWait(error);
-      wait.log.warn({ attempt, nextTryMs: pauseMs, action: error.action }, `waiting for Postgres: ${error.message}`);
+      wait.log[wait.logLevel](
+        { attempt, nextTryMs: pauseMs, action: error.action },
+        `waiting for Postgres: ${error.message}`,
+      );
     }
     await pause(pauseMs, undefined, { signal: wait.signal });
     pauseMs = Math.min(pauseMs * 2, LONGEST_PAUSE_MS);

@@ -7,6 +7,8 @@ export function createLogger(level: Config["logLevel"]): Logger {
     {
       level,
       base: null,
+      // The plain one runs the messages of an error and its causes together.
+      serializers: { err: pino.stdSerializers.errWithCause },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: { level: (label) => ({ level: label }) },
     },

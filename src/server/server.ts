@@ -35,8 +35,8 @@ export interface StartOptions {
   readonly signal?: AbortSignal;
   /** Default: the feed of `config.databaseUrl`. */
   readonly openFeed?: FeedOpener;
-  /** Told why the start waits, each time it tries again. */
-  readonly onWait?: (failure: string) => void;
+  /** Told why the start waits and what to do, each time it tries again. The log is told only without it. */
+  readonly onWait?: (failure: string, action: string) => void;
 }
 
 /** A server that takes calls. */
@@ -71,9 +71,10 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     const opened = await waitForDatabase(() => (options.openFeed ?? openPostgresFeed)(config, log, signal), {
       log,
       signal,
+      logLevel: options.onWait === undefined ? "warn" : "debug",
       onWait(failure) {
         slot.explain(failure);
-        options.onWait?.(failure.message);
+        options.onWait?.(failure.message, failure.action);
       },
     });
     problems = opened.problems;
