@@ -50,7 +50,8 @@ export function failureFrom(error: unknown): Failure {
     return new Failure(error.code, exitCodes[error.code], error.message, error.action, error);
   }
   if (error instanceof CommanderError) {
-    const message = error.message.replace(/^error: /, "");
+    // Commander puts what may have been meant on a line of its own, in brackets.
+    const message = error.message.replace(/^error: /, "").replace(/\n\((.*)\)$/, ". $1");
     return usageFailure(message, "See `millrace --help`, or `millrace COMMAND --help`.");
   }
   if (error instanceof ConnectError) return failureFromConnect(error);
@@ -72,12 +73,15 @@ function failureFromConnect(error: ConnectError): Failure {
     const message = action === "" ? error.rawMessage : error.rawMessage.replace(` ${action}`, "");
     return new Failure(code, exitCodes[code], message, action, error);
   }
-  const reason = error.rawMessage.replace(/[.\s]+$/, "");
+  const plaintext = error.rawMessage.includes("wrong version number");
+  const reason = plaintext ? "it does not speak TLS" : error.rawMessage.replace(/[.\s]+$/, "");
   return new Failure(
     error.code === Code.Unimplemented ? "NOT_MILLRACE" : "SERVER_UNREACHABLE",
     exitCode.serverUnreachable,
     `no answer from the Millrace server: ${reason}.`,
-    "Check that it runs (`npm start`) and that --url or MILLRACE_URL names it.",
+    plaintext
+      ? "Write http:// instead of https://, or start it with --tls-cert and --tls-key."
+      : "Check that it runs (`npm start`) and that --url or MILLRACE_URL names it.",
     error,
   );
 }

@@ -81,7 +81,7 @@ export const configSchema = z
       .default(Math.max(2, Math.min(8, availableParallelism())))
       .describe("Connections for streams that read the table"),
     serviceConnections: count(1, 100).default(4).describe("Connections for Publish and for waits on transactions"),
-    migrate: flag.default(true).describe("Bring the schema up to date at start; otherwise only check it"),
+    migrate: flag.default(true).describe("Bring the schema up to date at start"),
     drainMs: count(0, 600_000).default(10_000).describe("Time for streams to end after SIGTERM, in milliseconds"),
     logLevel: z
       .enum(levels, { error: `must be one of ${levels.join(", ")}` })

@@ -97,6 +97,24 @@ describe("on a Postgres of one's own", () => {
     await server.end("SIGTERM");
   });
 
+  it("says of a database that does not answer the same in every command, and of a table without a key what to give", async () => {
+    const gone = "postgres://nobody@127.0.0.1:1/gone";
+    for (const command of ["sources", "why", "doctor", "migrate"]) {
+      expect(await millrace([command, "--database-url", gone], { directory }), command).toMatchObject({
+        code: 3,
+        stderr: expect.stringMatching(
+          /^millrace: Could not connect to Postgres at 127\.0\.0\.1:1\/gone: .*\n {2}Check /,
+        ),
+      });
+    }
+    const url = await cluster.createDatabase();
+    await millrace(["migrate", "--database-url", url], { directory });
+    await query(url, "create table keyless (a int)");
+    expect(await millrace(["watch", "keyless", "--database-url", url], { directory })).toMatchObject({
+      stderr: "millrace: public.keyless has no primary key.\n  Name columns that tell its rows apart: --key a,b.\n",
+    });
+  });
+
   it("says what to do to a role without rights, to an old schema and to a newer one", async () => {
     const url = await cluster.createDatabase();
     const database = new URL(url).pathname.slice(1);

@@ -5,7 +5,7 @@ import { createPool } from "../../postgres/database.ts";
 import { doctor } from "../../postgres/doctor.ts";
 import type { Finding } from "../../postgres/finding.ts";
 import { why } from "../../postgres/why.ts";
-import { type DatabaseOptions, databaseUrl, withDatabaseOptions } from "../database-address.ts";
+import { type DatabaseOptions, databaseUrl, withDatabase, withDatabaseOptions } from "../database-address.ts";
 import { exitCode } from "../exit-code.ts";
 import { jsonLine } from "../layout.ts";
 import type { Terminal } from "../terminal.ts";
@@ -64,6 +64,8 @@ async function withPool<T>(
   terminal: Terminal,
   use: (pool: pg.Pool) => Promise<T>,
 ): Promise<T> {
+  // A database that does not answer, or not to this role, is told as every other command tells it.
+  await withDatabase(options, terminal, () => Promise.resolve());
   const pool = createPool({ url: await databaseUrl(options, terminal), max: 2, idleMs: 1000 });
   try {
     return await use(pool);

@@ -7,7 +7,7 @@ import { namedValue } from "./option-values.ts";
 
 interface EmitOptions extends DatabaseOptions {
   readonly key?: string;
-  readonly header: Readonly<Record<string, string>>;
+  readonly header?: Readonly<Record<string, string>>;
   readonly json?: boolean;
 }
 
@@ -19,7 +19,7 @@ export function addEmit(program: Command, terminal: Terminal): void {
     .argument("<topic>", "dotted name that no watched table uses")
     .argument("[payload]", "JSON text, stored as written; - reads it from standard input")
     .option("--key <key>", "the event's key")
-    .option("--header <name=value>", "a header; may be repeated", namedValue, {});
+    .option("--header <name=value>", "a header; may be repeated", namedValue);
   withDatabaseOptions(command)
     .option("--json", "print the transaction as a JSON object")
     .addHelpText(
@@ -33,7 +33,7 @@ Examples:
     )
     .action(async (topic: string, given: string | undefined, options: EmitOptions) => {
       const payload = checked(given === "-" ? await terminal.readInput() : given);
-      const headers = Object.keys(options.header).length === 0 ? null : JSON.stringify(options.header);
+      const headers = options.header === undefined ? null : JSON.stringify(options.header);
       const transaction = await withDatabase(options, terminal, async (client) => {
         const { rows } = await client.query<{ transaction: string }>(
           "select millrace.emit($1, $2, $3::json, $4::json) as transaction",

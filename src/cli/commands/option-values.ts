@@ -1,7 +1,7 @@
 import { usageFailure } from "../failure.ts";
 
 /** For options that may be repeated. */
-export function collect(value: string, before: readonly string[]): readonly string[] {
+export function collect(value: string, before: readonly string[] = []): readonly string[] {
   return [...before, value];
 }
 
@@ -23,7 +23,10 @@ export function wholeNumber(option: string, least: number): (value: string) => n
 }
 
 /** `name=value`, for headers. */
-export function namedValue(text: string, before: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+export function namedValue(
+  text: string,
+  before: Readonly<Record<string, string>> = {},
+): Readonly<Record<string, string>> {
   const at = text.indexOf("=");
   if (at < 1) throw usageFailure(`\`${text}\` is no header.`, "Give it as name=value.");
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) };

@@ -12,7 +12,7 @@ export function addConfigFlags(command: Command): Command {
     } else {
       // Both forms, so that a flag can also take back what the environment says.
       const on = new Option(flag, description);
-      const off = new Option(flag.replace("--", "--no-"), fallback ? `do not: ${schema.description ?? ""}` : "");
+      const off = new Option(flag.replace("--", "--no-"), fallback ? `do not ${lowerFirst(description)}` : "");
       command.addOption(fallback ? on.hideHelp() : on).addOption(fallback ? off : off.hideHelp());
     }
   }
@@ -22,6 +22,10 @@ export function addConfigFlags(command: Command): Command {
 /** Those of the options that are the server's. */
 export function configFlags(options: Readonly<Record<string, unknown>>): Partial<Record<keyof Config, unknown>> {
   return Object.fromEntries(Object.entries(options).filter(([name]) => name in configSchema.shape));
+}
+
+function lowerFirst(text: string): string {
+  return `${text.charAt(0).toLowerCase()}${text.slice(1)}`;
 }
 
 function notes(name: string, fallback: unknown): string {

@@ -16,13 +16,13 @@ import { collect, wholeNumber } from "./option-values.ts";
 interface TailOptions {
   readonly url?: string;
   readonly from: string;
-  readonly key: readonly string[];
-  readonly operation: readonly string[];
+  readonly key?: readonly string[];
+  readonly operation?: readonly string[];
   readonly ndjson?: boolean;
   readonly pretty?: boolean;
   readonly limit?: number;
   readonly payload: boolean;
-  readonly checkpoints: boolean;
+  readonly checkpoints?: boolean;
 }
 
 const operations = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "MESSAGE"] as const;
@@ -34,14 +34,14 @@ export function addTail(program: Command, terminal: Terminal): void {
     .description("print events as they are committed, and go on through restarts and network failures")
     .argument("[patterns...]", "topics: orders, orders.*, orders.> (default: all)")
     .option("--from <position>", "oldest, now, snapshot, a cursor, version:N (after it), or time:ISO-8601", "now")
-    .option("--key <key>", "only this key; may be repeated", collect, [])
-    .option("--operation <name>", `only these: ${operations.join(", ")}; may be repeated`, collect, [])
+    .option("--key <key>", "only this key; may be repeated", collect)
+    .option("--operation <name>", `only these: ${operations.join(", ")}; may be repeated`, collect)
     .addOption(new Option("--ndjson", "one JSON object a line (default for pipes)").conflicts("pretty"))
     .addOption(new Option("--json", "the same as --ndjson").implies({ ndjson: true }).conflicts("pretty"))
     .option("--pretty", "for people (default for terminals)")
     .option("--limit <count>", "stop after this many events", wholeNumber("--limit", 1))
     .option("--no-payload", "leave the rows out")
-    .option("--checkpoints", "with --ndjson: also print opened and checkpoint frames", false)
+    .option("--checkpoints", "with --ndjson: also print opened and checkpoint frames")
     .option("--url <url>", "the server (default: $MILLRACE_URL, else http://127.0.0.1:7400)")
     .addHelpText(
       "after",
@@ -67,8 +67,8 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
       selectors: [
         create(SelectorSchema, {
           topics: patterns.map(checkedPattern),
-          keys: [...options.key],
-          operations: options.operation.map(operation),
+          keys: [...(options.key ?? [])],
+          operations: (options.operation ?? []).map(operation),
         }),
       ],
       payloadForm: options.payload ? PayloadForm.JSON : PayloadForm.NONE,
@@ -162,7 +162,7 @@ class Printer {
       if (frame.case === "snapshotComplete") {
         this.#terminal.note(`millrace: snapshot complete, ${frame.value.rows} rows; changes follow`);
       }
-    } else if (ofSnapshot || this.#options.checkpoints) {
+    } else if (ofSnapshot || this.#options.checkpoints === true) {
       // Always those of a snapshot: only they tell that rows come again after it was cut.
       await this.#terminal.print(frameLine(response) ?? "");
     }

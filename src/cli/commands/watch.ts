@@ -1,4 +1,5 @@
 import type { Command } from "commander";
+import { FeedError } from "../../core/errors.ts";
 import {
   type LockOptions,
   listSources,
@@ -53,10 +54,17 @@ Examples:
 async function watch(table: string, options: WatchOptions, terminal: Terminal): Promise<void> {
   const source = await withDatabase(options, terminal, async (client) => {
     await assertTable(client, table);
-    return watchTable(client, { table, ...requested(options) }, lockOptions(terminal));
+    return watchTable(client, { table, ...requested(options) }, lockOptions(terminal)).catch(keyAsOption);
   });
   const text = `watching ${source.table ?? table} as ${source.topic}, by ${source.keyColumns.join(", ")}\n`;
   await terminal.print(options.json === true ? jsonLine(source) : text);
+}
+
+/** The database's hint is SQL; here there is an option. */
+function keyAsOption(error: unknown): never {
+  if (!(error instanceof FeedError) || !error.action.includes("key_columns =>")) throw error;
+  const action = "Name columns that tell its rows apart: --key a,b.";
+  throw new FeedError(error.code, error.message, action, { ...error.detail, cause: error });
 }
 
 function requested(options: WatchOptions): Omit<WatchRequest, "table"> {

@@ -58,7 +58,10 @@ export async function* follow(options: FollowOptions): AsyncGenerator<SubscribeR
     } catch (error) {
       options.signal.throwIfAborted();
       if (!position.opened || !mayPass(error)) throw error;
-      options.note(`the stream was cut (${reason(error)}); going on after version ${position.version}`);
+      const cut = `the stream was cut (${reason(error)}); going on after version ${position.version}`;
+      // An outage is told once for each of its reasons, not with each attempt.
+      if (cut !== position.cut) options.note(cut);
+      position.cut = cut;
       pauseMs = retryAfterMs(error);
     }
     if (position.frames > progress) failures = 0;
@@ -83,6 +86,10 @@ async function* connection(options: FollowOptions, position: Position): AsyncGen
         position.pass(value);
         const { retryAfter, reason } = value.frame.value;
         return reason === ClosingReason.DEADLINE || retryAfter === undefined ? 0 : durationMs(retryAfter);
+      }
+      if (value.frame.case === "opened" && position.cut !== undefined) {
+        options.note("the stream is back");
+        position.cut = undefined;
       }
       if (value.frame.case === "opened") silenceMs = agreedSilenceMs(value) ?? silenceMs;
       position.pass(value);
@@ -120,6 +127,8 @@ function agreedSilenceMs({ frame }: SubscribeResponse): number | undefined {
 class Position {
   start: StartPosition;
   opened = false;
+  /** What was told of the outage that is not over. */
+  cut: string | undefined;
   frames = 0;
   version = 0n;
 
