@@ -55,6 +55,11 @@ export interface Page {
   readonly bytes: number;
 }
 
+/** The last version of a page. */
+export function pageEnd(page: Page): Version {
+  return page.firstVersion + page.events.length - 1;
+}
+
 /** What an event costs in memory, about: its images and texts, and 200 bytes for the object. */
 export function eventBytes(event: Event): number {
   return (

@@ -153,6 +153,9 @@ export class StreamDriver {
         }
         this.#readFailures = 0;
         this.#settle(() => stream.supply(page));
+        if (this.#handedOverMs !== undefined) {
+          this.#alarm.setFor(this.#handedOverMs + FORGET_MS);
+        }
       },
       (error: unknown) => {
         if (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE") {

@@ -3,7 +3,7 @@ import { FeedError } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import type { ClosingReason, Frame, StreamState } from "./frame.ts";
 import type { Log } from "./log.ts";
-import { type Page, tickHolding } from "./page.ts";
+import { type Page, pageEnd, tickHolding } from "./page.ts";
 import type { Clock } from "./ports.ts";
 import { Batch, type Position, Progress, type ScanOptions, scan, trimToBoundary } from "./scan.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
@@ -75,9 +75,10 @@ export class Stream {
   #snapshot: SnapshotDelivery | undefined;
   /** Frames that were decided together and wait to be emitted. */
   readonly #queue: Frame[] = [];
-  /** History that was read and not yet passed. */
-  #page: Page | undefined;
-  #reading = false;
+  /** History that was read and not yet passed, in order: the page at hand and, at most, the one after it. */
+  readonly #pages: Page[] = [];
+  /** The version after which history is being read. */
+  #readingAfter: Version | undefined;
   /** The state that the client was last told, or may take for granted. */
   #told: StreamState;
   #checkpointAtMs: number;
@@ -117,23 +118,27 @@ export class Stream {
 
   /** What the read gave; `undefined` when there is nothing, or it failed and is to be tried again. */
   supply(page: Page | undefined): void {
-    this.#reading = false;
-    if (page !== undefined) {
-      const next = this.#progress.scanned + 1;
-      if (next < page.firstVersion || next >= page.firstVersion + page.events.length) {
-        throw new FeedError(
-          "INTERNAL",
-          `The page from version ${page.firstVersion} does not hold version ${next}, which was asked for.`,
-          "Report this as a fault of Millrace.",
-        );
-      }
+    const after = this.#readingAfter;
+    this.#readingAfter = undefined;
+    if (page === undefined || after === undefined) {
+      return;
     }
-    this.#page = page;
+    if (after + 1 < page.firstVersion || after >= pageEnd(page)) {
+      throw new FeedError(
+        "INTERNAL",
+        `The page from version ${page.firstVersion} does not hold version ${after + 1}, which was asked for.`,
+        "Report this as a fault of Millrace.",
+      );
+    }
+    // Unless what it was to follow has been forgotten meanwhile.
+    if (after === this.#heldUpTo()) {
+      this.#pages.push(page);
+    }
   }
 
-  /** Gives back history that was read ahead: a client that takes nothing shall cost nothing. It is read again. */
+  /** Gives back history that was read: a client that takes nothing shall cost nothing. It is read again. */
   forget(): void {
-    this.#page = undefined;
+    this.#pages.length = 0;
   }
 
   /** `nowMs` is monotonic. */
@@ -174,9 +179,15 @@ export class Stream {
     if (clean && this.#told !== this.#state()) {
       return this.#emit(this.#checkpoint(), nowMs);
     }
+    const after = this.#nextRead();
+    if (after !== undefined) {
+      this.#readingAfter = after;
+      return { kind: "read", after };
+    }
     const batch = new Batch(this.#options.scan.maxBatchBytes);
     const more = this.#collect(batch);
     trimToBoundary(this.#progress, batch);
+    this.#letGoOfPassed();
     if (!batch.empty) {
       const complete = this.#progress.clean;
       return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(false), complete }, nowMs);
@@ -184,15 +195,39 @@ export class Stream {
     if (this.#progress.clean && nowMs >= this.#checkpointAtMs) {
       return this.#emit(this.#checkpoint(), nowMs);
     }
-    if (more) {
+    if (more || this.#nextRead() !== undefined) {
       return MORE;
-    }
-    if (this.#phase === "catching_up" && !this.#reading) {
-      this.#reading = true;
-      return { kind: "read", after: this.#progress.scanned };
     }
     const checkpointAtMs = this.#progress.clean ? this.#checkpointAtMs : Number.POSITIVE_INFINITY;
     return { kind: "wait", untilMs: Math.min(checkpointAtMs, this.#options.closesAtMs) };
+  }
+
+  /**
+   * The version after which to read history next. One page ahead, so that the table is read while a client takes what was
+   * read before; but not before a page is begun, so that a client who is so slow that pages are forgotten costs one each.
+   */
+  #nextRead(): Version | undefined {
+    const [atHand, ahead] = this.#pages;
+    const enough = ahead !== undefined || (atHand !== undefined && this.#progress.scanned < atHand.firstVersion);
+    if (this.#readingAfter !== undefined || enough || this.#inLog()) {
+      return undefined;
+    }
+    const after = this.#heldUpTo();
+    return after + 1 < this.#view.log.oldest ? after : undefined;
+  }
+
+  #heldUpTo(): Version {
+    const last = this.#pages.at(-1);
+    return last === undefined ? this.#progress.scanned : pageEnd(last);
+  }
+
+  #letGoOfPassed(): void {
+    if (this.#inLog()) {
+      this.#pages.length = 0;
+    }
+    while (this.#pages[0] !== undefined && pageEnd(this.#pages[0]) <= this.#progress.scanned) {
+      this.#pages.shift();
+    }
   }
 
   /** Gathers what is at hand; true when it stopped although there is more. Never reads: that takes an action. */
@@ -215,14 +250,9 @@ export class Stream {
   #pageAtHand(): Page | undefined {
     if (this.#inLog()) {
       this.#occur("met_the_log");
-      this.#page = undefined;
       return this.#view.log.read(this.#progress.scanned);
     }
-    const page = this.#page;
-    if (page !== undefined && this.#progress.scanned + 1 >= page.firstVersion + page.events.length) {
-      this.#page = undefined;
-    }
-    return this.#page;
+    return this.#pages.find((page) => pageEnd(page) > this.#progress.scanned);
   }
 
   /** Whether what comes next is in the log, or will be: the table may be ahead of it. */
@@ -284,7 +314,7 @@ export class Stream {
     if (version >= log.head) {
       return 0;
     }
-    const next = log.tickOf(version + 1) ?? tickHolding(this.#page?.ticks ?? [], version + 1);
+    const next = log.tickOf(version + 1) ?? tickHolding(this.#pages[0]?.ticks ?? [], version + 1);
     return next === undefined ? undefined : Math.max(0, this.#clock.now() - next.timeMicros / 1000);
   }
 
