@@ -56,7 +56,8 @@ export function debian15Available(): boolean {
 
 /** Starts a Postgres in a directory of its own. About 0.1 s. */
 export async function createCluster(options: ClusterOptions = {}): Promise<TestCluster> {
-  const binaries = options.binaries === "debian-15" ? debian15Binaries : await findEmbeddedBinaries();
+  const binaries =
+    options.binaries === "debian-15" ? debian15Binaries : (otherBinaries() ?? (await findEmbeddedBinaries()));
   const home = await mkdtemp(join(tmpdir(), "millrace-test-"));
   await chmod(home, 0o711);
   const watchdog = startWatchdog(home);
@@ -103,6 +104,23 @@ const debian15Binaries: PostgresBinaries = {
   majorVersion: 15,
   localeArguments: ["--no-locale"],
 };
+
+/**
+ * `MILLRACE_TEST_POSTGRES=13:/path` runs the suite on the server of that major version under /path/bin, instead of on the
+ * embedded one.
+ */
+function otherBinaries(): PostgresBinaries | undefined {
+  const match = /^(\d+):(.+)$/.exec(process.env.MILLRACE_TEST_POSTGRES ?? "");
+  if (match === null) return undefined;
+  const [, version, root = ""] = match;
+  return {
+    initdb: join(root, "bin", "initdb"),
+    postgres: join(root, "bin", "postgres"),
+    root,
+    majorVersion: Number(version),
+    localeArguments: ["--no-locale"],
+  };
+}
 
 interface Placement {
   readonly binaries: PostgresBinaries;
