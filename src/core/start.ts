@@ -50,8 +50,10 @@ export async function resolveStart(start: Start, context: StartContext, signal: 
     case "cursor": {
       const cursor = decodeCursor(start.cursor);
       assertEpoch(cursor.epoch, context);
-      const position = await positionAtCursor(cursor, context, signal);
-      return cursor.snapshot ? await fromSnapshot(context, true, signal) : { position, ...NO_SNAPSHOT };
+      // A snapshot that was cut begins anew: it matters to nobody whether history still reaches back to it.
+      return cursor.snapshot
+        ? await fromSnapshot(context, true, signal)
+        : await plain(positionAtCursor(cursor, context, signal));
     }
     case "snapshot":
       return await fromSnapshot(context, false, signal);
