@@ -202,15 +202,12 @@ class FeedService implements Feed, FeedView {
     return new StreamDriver({ stream, store, snapshot, changed, failure, clock, timers, signal });
   }
 
-  async publish(
-    request: Publication,
-    signal: AbortSignal,
-  ): Promise<Published & { readonly version: Version | undefined }> {
+  async publish(request: Publication, signal: AbortSignal): Promise<Published> {
     this.#assertServing();
     const after = this.log.head;
     const published = await this.#options.store.publish(request, signal);
     this.#options.wakeUp.nudge();
-    return { ...published, version: await this.#versionOf(published, after, signal) };
+    return { ...published, version: published.version ?? (await this.#versionOf(published, after, signal)) };
   }
 
   /** The events are committed by now: that their version is not known in time is no failure. */

@@ -64,7 +64,7 @@ export interface Feed extends Service {
   /** The first frame is `opened`; failures before it reject the first `next()`. Ends with `closing`, an error, or the signal. */
   subscribe(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
   /** Resolves with the version of its last event once settled, `undefined` when that takes longer than `settleTimeoutMs`. */
-  publish(request: Publication, signal: AbortSignal): Promise<Published & { readonly version: Version | undefined }>;
+  publish(request: Publication, signal: AbortSignal): Promise<Published>;
   /** No new streams; each open one gets `closing` and ends. Resolves when all have ended or the grace period is over. */
   drain(graceMs: number): Promise<void>;
 }

@@ -97,6 +97,8 @@ export interface Published {
   /** Decimal xid8. */
   readonly xid: string;
   readonly duplicate: boolean;
+  /** Of its last event, where the store knows it already: of a duplicate that is settled and kept, as a rule. */
+  readonly version: Version | undefined;
 }
 
 /**

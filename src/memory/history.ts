@@ -55,6 +55,10 @@ export class History {
     return tickHolding(this.#filled, version);
   }
 
+  lastVersionOf(transaction: string): Version | undefined {
+    return this.#events.findLast((event) => event.transaction === transaction)?.version;
+  }
+
   tickAt(timeMicros: number): Tick | undefined {
     return this.#ticks.findLast((tick) => tick.timeMicros <= timeMicros);
   }

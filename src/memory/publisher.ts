@@ -1,4 +1,5 @@
 import { FeedError } from "../core/errors.ts";
+import type { Version } from "../core/event.ts";
 import type { NewEvent, Publication, Published } from "../core/ports.ts";
 import type { MemoryTransaction } from "./transaction.ts";
 
@@ -6,9 +7,11 @@ import type { MemoryTransaction } from "./transaction.ts";
 export class Publisher {
   readonly #remembered = new Map<string, { readonly content: string; readonly xid: string }>();
   readonly #begin: () => MemoryTransaction;
+  readonly #lastVersionOf: (xid: string) => Version | undefined;
 
-  constructor(begin: () => MemoryTransaction) {
+  constructor(begin: () => MemoryTransaction, lastVersionOf: (xid: string) => Version | undefined) {
     this.#begin = begin;
+    this.#lastVersionOf = lastVersionOf;
   }
 
   publish(request: Publication): Published {
@@ -20,7 +23,7 @@ export class Publisher {
       if (known.content !== content) {
         throw invalid("idempotency_key", "was used before with other events");
       }
-      return { xid: known.xid, duplicate: true };
+      return { xid: known.xid, duplicate: true, version: this.#lastVersionOf(known.xid) };
     }
     const transaction = this.#begin();
     try {
@@ -36,7 +39,7 @@ export class Publisher {
     if (request.idempotencyKey !== "") {
       this.#remembered.set(id, { content, xid });
     }
-    return { xid, duplicate: false };
+    return { xid, duplicate: false, version: undefined };
   }
 }
 
@@ -47,6 +50,9 @@ function assertValid(events: readonly NewEvent[]): void {
   events.forEach((event, i) => {
     if (event.operation === "SNAPSHOT" || event.operation === "TRUNCATE") {
       throw invalid(`events[${i}].operation`, `must not be ${event.operation}: only sources have those`);
+    }
+    if (event.operation !== "MESSAGE" && event.key === undefined) {
+      throw invalid(`events[${i}].key`, `must be given for ${event.operation}`);
     }
     if (event.payload !== undefined && !isJson(event.payload)) {
       throw invalid(`events[${i}].payload.json`, "must be valid JSON");

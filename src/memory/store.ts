@@ -76,7 +76,10 @@ class Store implements MemoryStore {
     this.#snapshotRows = options.snapshotRows ?? 1_000;
     this.#tables = new Tables(options.sources ?? [], this.#transactions);
     this.#history = new History(this.#nowMicros());
-    this.#publisher = new Publisher(() => this.begin());
+    this.#publisher = new Publisher(
+      () => this.begin(),
+      (xid) => this.#history.lastVersionOf(xid),
+    );
     this.#snapshot = this.#transactions.snapshot();
   }
 

@@ -1,20 +1,22 @@
 import { createHash } from "node:crypto";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import type { Version } from "../core/event.ts";
 import type { NewEvent, Publication, Published } from "../core/ports.ts";
 import { sentence } from "./database-error.ts";
 import { withLease } from "./lease.ts";
 import { queryError } from "./query-error.ts";
-import { beginPublish, publishEvents } from "./statements/publish.ts";
+import { beginPublish, findLastVersion, publishEvents } from "./statements/publish.ts";
 
 interface Outcome {
   readonly xid: string;
   readonly outcome: "appended" | "duplicate" | "conflict";
+  readonly version: Version | undefined;
 }
 
 /**
  * Appends application events in one transaction, durable when this resolves. A repeated idempotency key of the last 24 h
- * resolves as the first did, with `duplicate`.
+ * resolves as the first did, with `duplicate`, and with its version once that is settled and as long as it is kept.
  *
  * @throws FeedError INVALID_REQUEST for what cannot be stored, with the field's path, and for a key that was used with
  * other events; TOPIC_FORBIDDEN for the topic of a watched table; DATABASE_UNAVAILABLE.
@@ -26,7 +28,7 @@ export async function publish(
   signal: AbortSignal,
 ): Promise<Published> {
   assertStorable(request);
-  const { xid, outcome } = await append(pool, epoch, request, signal);
+  const { xid, outcome, version } = await append(pool, epoch, request, signal);
   if (outcome === "conflict") {
     throw new FeedError(
       "INVALID_REQUEST",
@@ -35,7 +37,7 @@ export async function publish(
       { violations: [{ field: "idempotency_key", message: "belongs to a request with other events" }] },
     );
   }
-  return { xid, duplicate: outcome === "duplicate" };
+  return { xid, duplicate: outcome === "duplicate", version };
 }
 
 async function append(pool: pg.Pool, epoch: string, request: Publication, signal: AbortSignal): Promise<Outcome> {
@@ -43,7 +45,7 @@ async function append(pool: pg.Pool, epoch: string, request: Publication, signal
   try {
     return await withLease(pool, signal, async (lease) => {
       await lease.run(beginPublish);
-      const [row] = await lease.rows<{ xid: string; outcome: Outcome["outcome"] }>(publishEvents, [
+      const [row] = await lease.rows<Omit<Outcome, "version">>(publishEvents, [
         events.map(({ topic }) => topic),
         events.map(({ key }) => key),
         events.map(({ operation }) => operation),
@@ -54,9 +56,11 @@ async function append(pool: pg.Pool, epoch: string, request: Publication, signal
         contentHash(events),
         epoch,
       ]);
-      await lease.run("commit");
       if (row === undefined) throw new FeedError("INTERNAL", "publish() gave no answer.", "Report it.");
-      return row;
+      const [found] =
+        row.outcome === "duplicate" ? await lease.rows<{ version: string }>(findLastVersion, [row.xid]) : [];
+      await lease.run("commit");
+      return { ...row, version: found === undefined ? undefined : Number(found.version) };
     });
   } catch (error) {
     throw refusal(error, events) ?? queryError(error, "publish");

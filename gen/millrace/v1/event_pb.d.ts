@@ -49,14 +49,16 @@ export declare type Event = Message<"millrace.v1.Event"> & {
   operation: Operation;
 
   /**
-   * The row before the change. Present for UPDATE and DELETE of a source watched with before-values.
+   * The row before the change. Present for UPDATE and DELETE of a source watched with before-values, and for an
+   * application's own DELETE that has a payload.
    *
    * @generated from field: millrace.v1.Payload before = 5;
    */
   before?: Payload | undefined;
 
   /**
-   * The row after the change (INSERT, UPDATE, SNAPSHOT), or the payload of a MESSAGE. Absent for DELETE and TRUNCATE.
+   * The row after the change (INSERT, UPDATE, SNAPSHOT), or the payload of an application's own event.
+   * Absent for DELETE and TRUNCATE.
    *
    * @generated from field: millrace.v1.Payload after = 6;
    */

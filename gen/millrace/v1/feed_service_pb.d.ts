@@ -552,14 +552,14 @@ export declare type NewEvent = Message<"millrace.v1.NewEvent"> & {
   topic: string;
 
   /**
-   * Optional.
+   * Optional for a MESSAGE, required for the other operations.
    *
    * @generated from field: optional string key = 2;
    */
   key?: string | undefined;
 
   /**
-   * The payload. Its JSON must be valid; it is stored as written.
+   * The payload: `Event.after`, or `Event.before` of a DELETE. Its JSON must be valid; it is stored as written.
    *
    * @generated from field: millrace.v1.Payload payload = 3;
    */
@@ -598,7 +598,8 @@ export declare type PublishResponse = Message<"millrace.v1.PublishResponse"> & {
   transaction: string;
 
   /**
-   * Version of the last of the events, once settled. Absent when it has committed but could not be settled in time.
+   * Version of the last of the events, once settled. Absent when it has committed but could not be settled in time, and
+   * when a duplicate's events are no longer kept.
    *
    * @generated from field: optional uint64 version = 2;
    */
@@ -885,7 +886,7 @@ export declare const FeedService: GenService<{
   /**
    * Appends events of the application's own in one transaction and answers once it has committed.
    *
-   * Errors: INVALID_REQUEST, TOPIC_FORBIDDEN, DATABASE_UNAVAILABLE, DRAINING.
+   * Errors: INVALID_REQUEST, TOPIC_FORBIDDEN, LIMIT_EXCEEDED, EPOCH_CHANGED, DATABASE_UNAVAILABLE, DRAINING.
    *
    * @generated from rpc millrace.v1.FeedService.Publish
    */

@@ -19,3 +19,30 @@ export const publishEvents = `
   select p.xid::text, p.outcome
   from millrace.assert_epoch($9::uuid),
     millrace.publish($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6, $7, $8) p`;
+
+/**
+ * The version of a transaction's last event, $1 its xid. No row unless it is settled and its whole batch is kept.
+ *
+ * As ticks go on, a transaction that is seen stays seen, and ticks are numbered without holes: so the first tick that sees
+ * it is found by halving. Its place there is its rank by seq among the rows that this tick sees and the one before does
+ * not; that all of them are still there is checked by the tick's own count.
+ */
+export const findLastVersion = `
+  with recursive search(low, high) as (
+    select (select min(tick) from millrace.tick), (select max(tick) from millrace.tick)
+    union all
+    select case when v.seen then s.low else m.tick + 1 end, case when v.seen then m.tick else s.high end
+    from search s, lateral (select (s.low + s.high) / 2 as tick) m, lateral (
+      select pg_visible_in_snapshot($1::xid8, t.snapshot) as seen from millrace.tick t where t.tick = m.tick) v
+    where s.low < s.high
+  )
+  select (t.first_version + count(*) filter (where o.seq <= l.seq) - 1)::text as version
+  from search s
+    join millrace.tick t on t.tick = s.low and pg_visible_in_snapshot($1::xid8, t.snapshot)
+    join millrace.tick p on p.tick = t.tick - 1 and not pg_visible_in_snapshot($1::xid8, p.snapshot),
+    (select max(seq) as seq from millrace.outbox where xid = $1::xid8) l,
+    millrace.outbox o
+  where s.low = s.high and l.seq is not null
+    and o.seq >= t.min_seq and o.seq <= t.max_seq
+    and pg_visible_in_snapshot(o.xid, t.snapshot) and not pg_visible_in_snapshot(o.xid, p.snapshot)
+  group by t.first_version, t.count having count(*) = t.count`;

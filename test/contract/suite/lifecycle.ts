@@ -20,6 +20,8 @@ export function lifecycleContract(harness: ContractHarness): void {
       expect(first).toMatchObject({ duplicate: false, version: 2 });
       const again = await running.feed.publish(publication([1, 2], "key"), signal);
       expect(again).toEqual({ xid: first.xid, duplicate: true, version: 2 });
+      await using restarted = await runFeed(world);
+      expect(await restarted.feed.publish(publication([1, 2], "key"), signal)).toEqual(again);
       const other = running.feed.publish(publication([3], "key"), signal);
       await expect(other).rejects.toMatchObject({ code: "INVALID_REQUEST" });
       const third = await running.feed.publish(publication([3], ""), signal);
@@ -43,6 +45,13 @@ export function lifecycleContract(harness: ContractHarness): void {
       await expect(refused).rejects.toMatchObject({
         code: "INVALID_REQUEST",
         detail: { violations: [{ field: "events[1].payload.json" }] },
+      });
+      const { topic, payload, headers } = event(1);
+      const keyless = { topic, payload, headers, key: undefined, operation: "UPDATE" as const };
+      const nameless = running.feed.publish({ ...publication([1], ""), events: [event(1), keyless] }, signal);
+      await expect(nameless).rejects.toMatchObject({
+        code: "INVALID_REQUEST",
+        detail: { violations: [{ field: "events[1].key" }] },
       });
       await running.feed.publish(publication([7], ""), signal);
       await using reader = new Reader(running.feed);

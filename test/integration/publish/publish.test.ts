@@ -1,6 +1,9 @@
+import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import type { Event } from "../../../src/core/event.ts";
 import type { NewEvent, Published } from "../../../src/core/ports.ts";
 import { publish } from "../../../src/postgres/publish.ts";
+import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { createCluster } from "../../support/cluster.ts";
 import { createFeedDatabase, type FeedDatabase, forever, until } from "../snapshot/feed-database.ts";
 
@@ -34,6 +37,12 @@ async function written({ xid }: Published) {
      where xid = $1::xid8 order by seq`,
     [xid],
   );
+}
+
+async function openStore({ url }: FeedDatabase) {
+  const store = createPostgresStore({ url });
+  await store.start(forever);
+  return { readAfter: store.readAfter.bind(store), [Symbol.asyncDispose]: () => store.stop() };
 }
 
 describe("publish", () => {
@@ -112,6 +121,46 @@ describe("an idempotency key", () => {
     const again = await send([message({ payload: "1", headers: { b: "2", a: "1" } })], { key: "again" });
     expect(again).toEqual({ xid: first.xid, duplicate: true });
     expect(await written(first)).toHaveLength(1);
+  });
+
+  it("answers with the version once it is settled, among transactions that commit late, until it is not kept", async () => {
+    await using feed = await createFeedDatabase();
+    const ask = (i: number) =>
+      publish(
+        feed.pool,
+        feed.epoch,
+        { events: [message({ payload: `${i}` }), message()], idempotencyKey: `k${i}`, principal: "" },
+        forever,
+      );
+    const late: pg.Client[] = [];
+    const xids: string[] = [];
+    for (let i = 0; i < 30; i += 1) {
+      const session = await feed.session();
+      await session.query("begin; select millrace.emit('late')");
+      late.push(session);
+      xids.push((await ask(i)).xid);
+      expect((await ask(i)).version).toBeUndefined();
+      if (i % 3 === 0) await late.shift()?.query("commit");
+      if (i % 4 === 0) await late.pop()?.query("rollback");
+      if (i % 2 === 0) await feed.tick();
+    }
+    for (const session of late) await session.query("commit");
+    await feed.tick();
+    await using store = await openStore(feed);
+    const events: Event[] = [];
+    for (let page = await store.readAfter(0, forever); page !== undefined; ) {
+      events.push(...page.events);
+      page = await store.readAfter(events.length, forever);
+    }
+    expect(events.length).toBeGreaterThan(60);
+    for (const [i, xid] of xids.entries()) {
+      const version = events.findLast(({ transaction }) => transaction === xid)?.version;
+      expect(await ask(i)).toEqual({ xid, duplicate: true, version: version ?? "none" });
+    }
+    await feed.sql("delete from millrace.outbox where xid = $1::xid8", [xids[0]]);
+    expect(await ask(0)).toEqual({ xid: xids[0], duplicate: true, version: undefined });
+    await feed.sql("delete from millrace.tick where tick < (select max(tick) from millrace.tick)");
+    expect((await ask(5)).version).toBeUndefined();
   });
 
   it.each<readonly [string, readonly NewEvent[]]>([
