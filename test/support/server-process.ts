@@ -20,7 +20,7 @@ export interface ServerProcess extends AsyncDisposable {
 
 const main = fileURLToPath(new URL("./server-main.ts", import.meta.url));
 
-/** Starts `server-main.ts` with this configuration (as `src/server/config.ts` takes it) and waits until it takes calls. */
+/** Starts `millrace start` with this configuration (as `src/server/config.ts` takes it) and waits until it takes calls. */
 export async function startServerProcess(
   config: Readonly<Record<string, unknown>>,
   nodeArguments: readonly string[] = [],
@@ -62,6 +62,9 @@ export async function startServerProcess(
 
 async function portOf(child: ChildProcess): Promise<number | undefined> {
   if (child.stdout === null) return undefined;
-  for await (const line of createInterface(child.stdout)) return Number(line);
+  for await (const line of createInterface(child.stdout)) {
+    const started: { readonly port: number } = JSON.parse(line);
+    return started.port;
+  }
   return undefined;
 }
