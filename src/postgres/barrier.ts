@@ -4,11 +4,14 @@ import type { Version } from "../core/event.ts";
 import { sqlState, sqlStateOf } from "./database-error.ts";
 import { withLease } from "./lease.ts";
 import { queryError } from "./query-error.ts";
-import { tickTransaction, transactionProgress, transactionStatus } from "./statements/settle-transaction.ts";
+import { transactionProgress, transactionStatus } from "./statements/settle-transaction.ts";
+import { tickTransaction } from "./statements/tick.ts";
 
 /** How long transactions that are not over are left alone, in milliseconds: doubles from the first to the last. */
 const firstPauseMs = 2;
 const lastPauseMs = 250;
+/** Somebody else's tick does as well; and waiting for it must not take the connection from others for long. */
+const tickLimits = { lockTimeoutMs: 2000, statementTimeoutMs: 10_000 };
 
 /**
  * Resolves when the transaction is over (committed or rolled back; a prepared one is not) and whatever it wrote is settled,
@@ -17,16 +20,22 @@ const lastPauseMs = 250;
  * However many wait, the database is asked one question at a time for all of them. When they are over and no tick has
  * settled them yet, this ticks.
  *
+ * @param epoch must be in force, for each pool always the same.
  * @param xid decimal xid8.
- * @throws FeedError INVALID_REQUEST for a transaction that has not begun; DATABASE_UNAVAILABLE.
+ * @throws FeedError INVALID_REQUEST for a transaction that has not begun; EPOCH_CHANGED; DATABASE_UNAVAILABLE.
  */
-export async function waitForTransaction(pool: pg.Pool, xid: string, signal: AbortSignal): Promise<Version> {
+export async function waitForTransaction(
+  pool: pg.Pool,
+  epoch: string,
+  xid: string,
+  signal: AbortSignal,
+): Promise<Version> {
   signal.throwIfAborted();
   try {
     await assertBegun(pool, xid, signal);
     let waiters = shared.get(pool);
     if (waiters === undefined) {
-      waiters = new Waiters(pool);
+      waiters = new Waiters(pool, epoch);
       shared.set(pool, waiters);
     }
     return await waiters.wait(xid, signal);
@@ -72,13 +81,15 @@ interface Progress {
 /** All barriers of one pool. Asks in rounds while anybody waits; idle otherwise. */
 class Waiters {
   readonly #pool: pg.Pool;
+  readonly #epoch: string;
   readonly #waiting = new Set<Waiter>();
   #running = false;
   #wake: () => void = () => {};
   #pauseMs = firstPauseMs;
 
-  constructor(pool: pg.Pool) {
+  constructor(pool: pg.Pool, epoch: string) {
     this.#pool = pool;
+    this.#epoch = epoch;
   }
 
   wait(xid: string, signal: AbortSignal): Promise<Version> {
@@ -128,7 +139,7 @@ class Waiters {
 
   async #round(asked: readonly Waiter[]): Promise<void> {
     const xids = [...new Set(asked.map(({ xid }) => xid))];
-    const rows = await this.#pool.query<Progress>(transactionProgress, [xids]);
+    const rows = await this.#pool.query<Progress>(transactionProgress, [xids, this.#epoch]);
     const progress = new Map(rows.rows.map((row) => [row.xid, row]));
     const settle = (which: (row: Progress) => boolean, version: (row: Progress) => Version) => {
       for (const waiter of asked) {
@@ -154,7 +165,7 @@ class Waiters {
   async #tick(): Promise<Version | undefined> {
     try {
       return await withLease(this.#pool, new AbortController().signal, async ({ client }) =>
-        headOf(await client.query(tickTransaction)),
+        headOf(await client.query(tickTransaction(this.#epoch, tickLimits))),
       );
     } catch (error) {
       if (sqlStateOf(error) === sqlState.lockNotAvailable) return undefined;

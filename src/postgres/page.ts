@@ -3,12 +3,25 @@ import { FeedError } from "../core/errors.ts";
 import type { Version } from "../core/event.ts";
 import { type Page, tickEnd } from "../core/page.ts";
 import { readRows } from "./history.ts";
-import type { Lease } from "./lease.ts";
+import { type Lease, withLease } from "./lease.ts";
 import { PageBuilder } from "./page-builder.ts";
 import { type PagePlan, planPage, seqRange, type TickText } from "./page-plan.ts";
 import { readBounds } from "./statements/find-ticks.ts";
 import { copyBatch, seqAt } from "./statements/read-batch.ts";
 import { beginPage } from "./statements/read-ticks.ts";
+
+/** Reads a page as `PageReader.read` does, on as many connections as it takes, one after the other. */
+export async function readPage(
+  pool: pg.Pool,
+  signal: AbortSignal,
+  read: (lease: Lease, alone: boolean) => Promise<Page | undefined | "nothing">,
+): Promise<Page | undefined> {
+  const page = await withLease(pool, signal, (lease) => read(lease, false));
+  if (page !== "nothing") return page;
+  const alone = await withLease(pool, signal, (lease) => read(lease, true));
+  if (alone === "nothing") throw new FeedError("INTERNAL", "A tick that was read alone gave no row.", "Report this.");
+  return alone;
+}
 
 /** Bounds of one page. */
 export interface PageLimits {
@@ -43,25 +56,19 @@ export class PageReader {
   }
 
   /**
-   * The versions after `after`; `undefined` when it is the head or beyond.
+   * The versions after `after`; `undefined` when it is the head or beyond. `"nothing"` when the page was cut before the first
+   * tick had a row, because the rows of later ones came first: to be read `alone`, on another connection.
    *
+   * @param alone The first tick and no other: at least one row of it comes then.
    * @throws FeedError HISTORY_LOST when `after + 1` is not kept any more. What the driver throws.
    */
-  async read(lease: Lease, after: Version): Promise<Page | undefined> {
-    const page = await this.#read(lease, after, false);
-    if (page !== "nothing") return page;
-    // Cut before the first tick had a row: the rows of later ones came first. Alone it has at least one.
-    const single = await this.#read(lease, after, true);
-    return single === "nothing" ? undefined : single;
-  }
-
-  async #read(lease: Lease, after: Version, single: boolean): Promise<Page | undefined | "nothing"> {
+  async read(lease: Lease, after: Version, alone: boolean): Promise<Page | undefined | "nothing"> {
     const rows = await ticksOf(lease.client, beginPage(this.#epoch, after + 1, maxTicks));
     const maxRows = Math.max(
       1,
       Math.min(this.#limits.maxRows, Math.floor(this.#limits.maxBytes / 2 / this.#eventBytes)),
     );
-    const outcome = planPage(rows, after + 1, maxRows, single);
+    const outcome = planPage(rows, after + 1, maxRows, alone);
     if (outcome.kind !== "page") {
       const bounds = await lease.rows<{ readonly head: string; readonly oldest: string }>(readBounds, [this.#epoch]);
       await lease.run("commit");

@@ -15,7 +15,7 @@ import type {
 import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
 import { withLease } from "./lease.ts";
-import { defaultPageLimits, type PageLimits, PageReader } from "./page.ts";
+import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot.ts";
@@ -155,7 +155,7 @@ class Store implements PostgresStore {
   async readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined> {
     const { pages } = this.#open;
     try {
-      return await withLease(this.#historyPool, signal, (lease) => pages.read(lease, after));
+      return await readPage(this.#historyPool, signal, (lease, alone) => pages.read(lease, after, alone));
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       throw queryError(error, "read history");
@@ -182,7 +182,7 @@ class Store implements PostgresStore {
   }
 
   settled(xid: string, signal: AbortSignal): Promise<Version> {
-    return waitForTransaction(this.#servicePool, xid, signal);
+    return waitForTransaction(this.#servicePool, this.epoch, xid, signal);
   }
 
   async #tick(sql: string, position: number, signal: AbortSignal): Promise<Tick | undefined> {

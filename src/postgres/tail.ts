@@ -4,8 +4,8 @@ import type { Event, Version } from "../core/event.ts";
 import { eventBytes, type Page, type Tick } from "../core/page.ts";
 import { sqlStateOf } from "./database-error.ts";
 import { operationFromLetter } from "./history.ts";
-import { type Lease, withLease } from "./lease.ts";
-import type { PageReader } from "./page.ts";
+import type { Lease } from "./lease.ts";
+import { type PageReader, readPage } from "./page.ts";
 import { queryError } from "./query-error.ts";
 import { tickAndTail } from "./statements/tick.ts";
 import { tickFromText } from "./tick-row.ts";
@@ -46,7 +46,9 @@ export class Tail {
   /** See `FeedStore.advance`. */
   async advance(after: Version, signal: AbortSignal): Promise<Page | undefined> {
     try {
-      return await withLease(this.#options.pool, signal, (lease) => this.#advance(lease, after));
+      return await readPage(this.#options.pool, signal, (lease, alone) =>
+        alone ? this.#options.pages.read(lease, after, true) : this.#advance(lease, after),
+      );
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       // However long it takes, one tick must settle all that there is.
@@ -57,9 +59,10 @@ export class Tail {
     }
   }
 
-  async #advance(lease: Lease, after: Version): Promise<Page | undefined> {
+  async #advance(lease: Lease, after: Version): Promise<Page | undefined | "nothing"> {
     const { epoch, pages, onTick } = this.#options;
-    const sql = tickAndTail(epoch, this.#tickTimeoutMs, this.#behind ? undefined : { after, maxRows, maxBytes });
+    const limits = { lockTimeoutMs: this.#tickTimeoutMs, statementTimeoutMs: this.#tickTimeoutMs };
+    const sql = tickAndTail(epoch, limits, this.#behind ? undefined : { after, maxRows, maxBytes });
     const results = await this.#withDeadline(lease, () => this.#query(lease, sql));
     this.#tickTimeoutMs = this.#options.tickTimeoutMs;
     const [tick, head] = (
@@ -69,10 +72,10 @@ export class Tail {
       throw new FeedError("INTERNAL", "The tick gave no answer.", "Report this with the version of Postgres.");
     }
     onTick(tick);
-    const rows = this.#behind ? [] : (results.at(-1)?.rows ?? []);
+    const rows = this.#behind ? [] : (results.at(-2)?.rows ?? []);
     this.#behind = head - after > maxRows;
     if (rows.length > 0) return pageFromRows(rows, after + 1);
-    return head > after ? await pages.read(lease, after) : undefined;
+    return head > after ? await pages.read(lease, after, false) : undefined;
   }
 
   async #query(lease: Lease, text: string): Promise<readonly pg.QueryArrayResult<(string | null)[]>[]> {

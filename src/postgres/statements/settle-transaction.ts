@@ -3,7 +3,7 @@
  * over. Raises 22023 for an id that was not given to anybody yet: the only function that compares with the next id. (A
  * snapshot's xmax is one above the last id that *ended*: those in progress may lie beyond.)
  */
-export const transactionStatus = "select coalesce(pg_xact_status($1::xid8), 'over') as status";
+export const transactionStatus = "select coalesce(pg_catalog.pg_xact_status($1::xid8), 'over') as status";
 
 /**
  * For each transaction: whether it is over, and whether the last tick has settled it.
@@ -12,21 +12,13 @@ export const transactionStatus = "select coalesce(pg_xact_status($1::xid8), 'ove
  * If the last tick's snapshot sees it, whatever it wrote is at or below that tick's last version. If only the statement's
  * own snapshot does, a tick that begins from now on will; ticks that find nothing write no row, so a transaction without
  * events may stay in that state for ever unless somebody ticks and looks at the answer instead of the row.
+ *
+ * $1 the transactions, $2 the epoch that they belong to: of another server's, nothing can be said here.
  */
 export const transactionProgress = `
   select x::text as xid,
-    pg_visible_in_snapshot(x, pg_current_snapshot()) as over,
-    pg_visible_in_snapshot(x, t.snapshot) as settled,
+    pg_catalog.pg_visible_in_snapshot(x, pg_catalog.pg_current_snapshot()) as over,
+    pg_catalog.pg_visible_in_snapshot(x, t.snapshot) as settled,
     (t.first_version + t.count - 1)::text as head
-  from unnest($1::xid8[]) x,
+  from millrace.assert_epoch($2::uuid), pg_catalog.unnest($1::xid8[]) x,
     (select * from millrace.tick order by tick desc limit 1) t`;
-
-/** One message, as `millrace.tick` wants it: a process that freezes in the middle of several would hold everybody's feed. */
-export const tickTransaction = `
-  begin isolation level read committed read write;
-  set local synchronous_commit = on;
-  set local lock_timeout = '2s';
-  set local statement_timeout = '10s';
-  set local idle_in_transaction_session_timeout = '2s';
-  select tick, head from millrace.tick();
-  commit`;

@@ -164,6 +164,23 @@ test("pages are bounded in bytes, and a row larger than a page is a page", async
   }
 });
 
+test("G1 a page goes on when a large row of a later tick comes before any of its first", async () => {
+  await using stage = await openStage();
+  const session = await stage.session();
+  const late = await stage.session();
+  await late.query("begin");
+  await late.query(
+    "insert into millrace.outbox (topic, key, operation, after) values ('t', 'large', 'M', to_json(repeat('x', 200000)))",
+  );
+  await commit(session, "a");
+  await tick(session);
+  await late.query("commit");
+  await tick(session);
+  const store = await stage.store({ historyConnections: 1, pages: { maxBytes: 100_000 } });
+  expect(keysOf(await readAll(store))).toEqual(["a", "large"]);
+  expect(keysOf(await advanceAll(store))).toEqual(["a", "large"]);
+});
+
 test("HISTORY_LOST says what is still there, and bounds agree", async () => {
   await using stage = await openStage();
   const session = await stage.session();

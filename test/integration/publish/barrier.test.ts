@@ -11,7 +11,7 @@ beforeAll(async () => {
 
 afterAll(() => database[Symbol.asyncDispose]());
 
-const wait = (xid: string) => waitForTransaction(database.pool, xid, forever);
+const wait = (xid: string) => waitForTransaction(database.pool, database.epoch, xid, forever);
 
 async function head(): Promise<number> {
   const [row] = await database.sql<{ head: number }>(
@@ -125,7 +125,9 @@ describe("barrier", () => {
   it("asks for a thousand at the price of one", async () => {
     const { session, xid } = await open(true);
     const aborts = new AbortController();
-    const waiting = Array.from({ length: 1000 }, () => waitForTransaction(database.pool, xid, aborts.signal));
+    const waiting = Array.from({ length: 1000 }, () =>
+      waitForTransaction(database.pool, database.epoch, xid, aborts.signal),
+    );
     const busy = async () => {
       const [row] = await database.sql<{ count: number }>(
         "select count(*)::int from pg_stat_activity where datname = current_database() and query like '%pg_visible_in_snapshot(x, %' and state = 'active' and pid <> pg_backend_pid()",
@@ -142,7 +144,9 @@ describe("barrier", () => {
     const { session, xid } = await open(false);
     const abort = new AbortController();
     const other = wait(xid);
-    const aborted = expect(waitForTransaction(database.pool, xid, abort.signal)).rejects.toThrow("enough");
+    const aborted = expect(waitForTransaction(database.pool, database.epoch, xid, abort.signal)).rejects.toThrow(
+      "enough",
+    );
     await watchOf(other);
     abort.abort(new Error("enough"));
     await aborted;

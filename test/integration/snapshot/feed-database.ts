@@ -3,7 +3,7 @@ import type { Event } from "../../../src/core/event.ts";
 import type { SnapshotReader } from "../../../src/core/ports.ts";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { openSnapshot, type SnapshotOptions } from "../../../src/postgres/snapshot.ts";
-import { tickTransaction } from "../../../src/postgres/statements/settle-transaction.ts";
+import { tickTransaction } from "../../../src/postgres/statements/tick.ts";
 import { sharedCluster, type TestCluster } from "../../support/cluster.ts";
 
 /** A migrated database of a test's own. */
@@ -57,7 +57,7 @@ export async function createFeedDatabase(cluster?: TestCluster): Promise<FeedDat
       return other;
     },
     tick: async () => {
-      await pool.query(tickTransaction);
+      await pool.query(tickTransaction(epoch, { lockTimeoutMs: 5000, statementTimeoutMs: 5000 }));
     },
     snapshot: (options = {}, signal = forever) =>
       openSnapshot(pool, epoch, { wantsSource: () => true }, options, signal),
