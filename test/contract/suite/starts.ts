@@ -26,7 +26,7 @@ export function startContract(harness: ContractHarness): void {
       expect(zero.versions).toEqual([1, 2, 3, 4]);
     });
 
-    test("a feed that starts later reads from the table what its log never held", async () => {
+    test("G1 a feed that starts later reads from the table what its log never held", async () => {
       await using world = await harness.open({ pageEvents: 2 });
       await using first = await runFeed(world);
       await fill(world, first.feed, 7);
@@ -52,7 +52,7 @@ export function startContract(harness: ContractHarness): void {
       expect((await later.opened()).version).toBe(2);
     });
 
-    test("a cursor begins exactly after its frame, however it was written down", async () => {
+    test("G8 a cursor begins exactly after its frame, however it was written down", async () => {
       await using world = await harness.open();
       await using running = await runFeed(world);
       await fill(world, running.feed, 4);
@@ -64,7 +64,7 @@ export function startContract(harness: ContractHarness): void {
       expect(resumed.versions).toEqual([3, 4]);
     });
 
-    test("a version that another replica settled is awaited, one that nobody settled is refused with the head", async () => {
+    test("G8 a version that another replica settled is awaited, one that nobody settled is refused with the head", async () => {
       await using world = await harness.open();
       await using ahead = await runFeed(world);
       const { wakeUp, asleep, awake } = sleepyWakeUp();
@@ -80,7 +80,7 @@ export function startContract(harness: ContractHarness): void {
       expect(error).toMatchObject({ code: "CURSOR_INVALID", detail: { headVersion: 3, epoch: world.store.epoch } });
     });
 
-    test("a malformed cursor, another epoch and a history that was rolled back are told apart", async () => {
+    test("G8 a malformed cursor, another epoch and a history that was rolled back are told apart", async () => {
       await using world = await harness.open();
       await using running = await runFeed(world);
       await fill(world, running.feed, 2);

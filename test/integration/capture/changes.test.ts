@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { outline, servers, WatchedDatabase } from "./watched-database.ts";
 
 describe.each(servers)("changes on $name", ({ cluster }) => {
-  it("tell of a key or a topic that changes as DELETE at the old place and INSERT at the new, adjacent", async () => {
+  it("G4 tell of a key or a topic that changes as DELETE at the old place and INSERT at the new, adjacent", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(
       "create table t (a text, b int, region text, v int, primary key (a, b))",
@@ -135,7 +135,7 @@ describe.each(servers)("changes on $name", ({ cluster }) => {
     expect(JSON.stringify(written)).not.toContain("hidden");
   });
 
-  it("are captured from roles without any rights here, whatever their session is set to", async () => {
+  it("G1 are captured from roles without any rights here, whatever their session is set to", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     const app = `app_${await database.value<string>("select pg_backend_pid()")}`;
     await database.run(
@@ -161,7 +161,7 @@ describe.each(servers)("changes on $name", ({ cluster }) => {
     await expect(writer.query("select millrace.emit('x')")).rejects.toMatchObject({ code: "42501" });
   });
 
-  it("happen if their (sub)transaction does: savepoints, PL/pgSQL handlers, two-phase commit", async () => {
+  it("G2 happen if their (sub)transaction does: savepoints, PL/pgSQL handlers, two-phase commit", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(
       "create table t (id int primary key)",
@@ -180,7 +180,7 @@ describe.each(servers)("changes on $name", ({ cluster }) => {
   });
 
   it.each(["repeatable read", "serializable"])(
-    "of a %s transaction whose snapshot is older than the watch are captured all the same",
+    "G1 of a %s transaction whose snapshot is older than the watch are captured all the same",
     async (level) => {
       await using database = await WatchedDatabase.create(await cluster());
       await database.run("create table t (id int primary key)");
@@ -194,7 +194,7 @@ describe.each(servers)("changes on $name", ({ cluster }) => {
     },
   );
 
-  it("come before those that a user's own trigger makes in answer to them", async () => {
+  it("G4 come before those that a user's own trigger makes in answer to them", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(
       "create table t (id int primary key, v int)",

@@ -125,7 +125,7 @@ describe.each(servers)("millrace.watch on $name", ({ cluster }) => {
     expect(await database.value("select count(*)::int from millrace.source")).toBe(1);
   });
 
-  it("waits at most a second for the lock, so that writers do not queue, and names who holds it", async () => {
+  it("G11 waits at most a second for the lock, so that writers do not queue, and names who holds it", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run("create table t (id int primary key)");
     const writer = await database.session();

@@ -111,7 +111,7 @@ describe("the waiter", () => {
     },
   );
 
-  test("a frozen process does not hold up anybody's tick", async () => {
+  test("G11 a frozen process does not hold up anybody's tick", async () => {
     await using stage = await stageOf();
     await using replica = await sleepingReplica(stage.url);
     const store = await stage.store();

@@ -245,7 +245,7 @@ describe("an idempotency key", () => {
   });
 });
 
-it("what is answered is durable, whatever the role's synchronous_commit", async () => {
+it("G6 what is answered is durable, whatever the role's synchronous_commit", async () => {
   // The WAL writer would flush by itself within 200 ms: here it does not within the test.
   await using cluster = await createCluster({ settings: { wal_writer_delay: "10s", autovacuum: "off" } });
   await using lazy = await createFeedDatabase(cluster);

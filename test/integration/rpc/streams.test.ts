@@ -243,7 +243,7 @@ describe("a client that vanishes", () => {
   const headers = { "content-type": "application/connect+json" };
 
   it.each(["before it has sent its request", "in the middle of a stream"])(
-    "over HTTP/1.1, %s, leaves no stream behind",
+    "G9 over HTTP/1.1, %s, leaves no stream behind",
     async (when) => {
       await using memory = await serveMemory();
       const call = requestHttp1(memory.served.url + path, { method: "POST", headers });
@@ -263,7 +263,7 @@ describe("a client that vanishes", () => {
     },
   );
 
-  it("over HTTP/2, with many streams on one connection, leaves none behind", async () => {
+  it("G9 over HTTP/2, with many streams on one connection, leaves none behind", async () => {
     await using memory = await serveMemory();
     const session = connectHttp2(memory.served.url);
     session.on("error", () => undefined);
@@ -278,7 +278,7 @@ describe("a client that vanishes", () => {
     expect(memory.served.logged.filter((line) => line.level === 50)).toEqual([]);
   });
 
-  it("stops reading, and holds up nobody else", async () => {
+  it("G9 stops reading, and holds up nobody else", async () => {
     await using memory = await serveMemory();
     const session = connectHttp2(memory.served.url);
     const stuck = session.request({ ":method": "POST", ":path": path, ...headers });

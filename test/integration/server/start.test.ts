@@ -157,7 +157,7 @@ describe("what is wrong with capture", () => {
 });
 
 describe("SIGTERM", () => {
-  it("drains: `closing` with a cursor to each stream, then a clean exit", async () => {
+  it("G8 drains: `closing` with a cursor to each stream, then a clean exit", async () => {
     await using server = await startServerProcess({ databaseUrl: await freshDatabase() });
     const client = createClient(FeedService, createGrpcTransport({ baseUrl: `http://127.0.0.1:${server.port}` }));
     let exit: Promise<number | null> = Promise.resolve(null);

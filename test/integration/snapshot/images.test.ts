@@ -143,7 +143,7 @@ describe.each(available)("on %s", (binaries) => {
     ];
   }
 
-  it("every type looks the same in a snapshot as in its event", async () => {
+  it("G7 every type looks the same in a snapshot as in its event", async () => {
     await database.sql(everyType);
     await database.sql("select millrace.watch('typed')");
     for (const values of rowsOfEveryType) {

@@ -39,7 +39,7 @@ async function openTransactions(): Promise<number> {
 const noTransaction = () => until("no transaction of ours is open", async () => (await openTransactions()) === 0);
 
 describe("spool", () => {
-  it("lets the transaction end while the consumer is in the middle of its rows", async () => {
+  it("G11 lets the transaction end while the consumer is in the middle of its rows", async () => {
     const reader = await database.snapshot({ memoryBytes: 1024 * 1024, directory });
     const keys: (string | undefined)[] = [];
     const reading = reader.rows()[Symbol.asyncIterator]();
@@ -73,7 +73,7 @@ describe("spool", () => {
   });
 });
 
-it("lets the transaction end although the process froze while it was being written to", async () => {
+it("G11 lets the transaction end although the process froze while it was being written to", async () => {
   const script = fileURLToPath(new URL("./frozen-process.ts", import.meta.url));
   const child = spawn(process.execPath, [script, database.url, database.epoch, "1000"], {
     stdio: ["ignore", "pipe", "inherit"],
