@@ -6,6 +6,8 @@ export const sqlState = {
   lockNotAvailable: "55P03",
   insufficientPrivilege: "42501",
   undefinedTable: "42P01",
+  undefinedObject: "42704",
+  invalidParameterValue: "22023",
   undefinedFunction: "42883",
   undefinedSchema: "3F000",
   serializationFailure: "40001",

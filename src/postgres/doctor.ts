@@ -1,20 +1,14 @@
 import pg from "pg";
+import { rowsOf } from "./catalog.ts";
 import { error, type Finding, ok, warning } from "./finding.ts";
 import { type Lease, withLease } from "./lease.ts";
+import { look } from "./look.ts";
 import { shippedMigrations } from "./migration-files.ts";
 import { queryError } from "./query-error.ts";
 import { type ReadableSource, sourceRights } from "./snapshot-sources.ts";
-import { listSources } from "./sources.ts";
-import {
-  assertEpoch,
-  capabilities,
-  clockBehindTick,
-  mayReadMigrations,
-  newestMigration,
-  outboxRoom,
-  schemaOwner,
-  serverFacts,
-} from "./statements/doctor.ts";
+import { readSources } from "./sources.ts";
+import { assertEpoch, capabilities, outboxRoom, serverFacts } from "./statements/doctor.ts";
+import { appliedMigrations, lastTickAhead, migrationsReadable, schemaOwner } from "./statements/lookups.ts";
 import { preparedTransactions } from "./statements/why.ts";
 import { captureFinding, type PreparedTransaction } from "./why.ts";
 
@@ -56,10 +50,10 @@ export async function doctor(pool: pg.Pool, options: DoctorOptions = {}): Promis
   const now = options.now ?? Date.now;
   try {
     return await withLease(pool, signal, async (lease) => {
-      const [facts] = await lease.rows<ServerFacts & pg.QueryResultRow>(serverFacts);
+      const [facts] = await look(lease.client, () => lease.rows<ServerFacts & pg.QueryResultRow>(serverFacts));
       if (facts === undefined) throw new Error("the server said nothing of itself");
       const findings = [...serverFindings(facts), ...sessionFindings(facts, lease), clockFinding(facts, now())];
-      const schema = await schemaFinding(lease, facts);
+      const schema = await look(lease.client, () => schemaFinding(lease, facts));
       findings.push(schema);
       if (schema.severity === "error" && schema.code !== "SCHEMA_NEWER") return findings;
       for (const check of checks) findings.push(...(await attempt(check, lease, facts)));
@@ -74,7 +68,7 @@ type Check = (lease: Lease, facts: ServerFacts) => Promise<readonly Finding[]>;
 
 async function attempt(check: Check, lease: Lease, facts: ServerFacts): Promise<readonly Finding[]> {
   try {
-    return await check(lease, facts);
+    return await look(lease.client, () => check(lease, facts));
   } catch (cause) {
     if (!(cause instanceof pg.DatabaseError)) throw cause;
     return [
@@ -181,12 +175,11 @@ async function schemaFinding(lease: Lease, { schema, role }: ServerFacts): Promi
       "Run `millrace migrate` as a role that may create it.",
     );
   }
-  const [rights] = await lease.rows<{ readable: boolean }>(mayReadMigrations);
+  const [rights] = await rowsOf(lease.client, migrationsReadable);
   if (rights?.readable !== true) {
     return error("GRANT_READ", `Role ${role} may not read the schema "millrace".`, allowing(role, "server"));
   }
-  const [newest] = await lease.rows<{ number: number }>(newestMigration);
-  const found = newest?.number ?? 0;
+  const found = (await rowsOf(lease.client, appliedMigrations)).at(-1)?.number ?? 0;
   const known = (await shippedMigrations()).at(-1)?.number ?? 0;
   if (found > known) {
     return error("SCHEMA_NEWER", `The schema is ${found}, this Millrace knows ${known}.`, "Upgrade Millrace.");
@@ -223,7 +216,7 @@ async function grants(lease: Lease, { role }: ServerFacts): Promise<readonly Fin
 }
 
 async function owner(lease: Lease): Promise<readonly Finding[]> {
-  const [found] = await lease.rows<{ owner: string; superuser: boolean; login: boolean }>(schemaOwner);
+  const [found] = await rowsOf(lease.client, schemaOwner);
   if (found === undefined) return [];
   const hand = `Run \`alter schema millrace owner to\` a role that is no superuser, and the same for what is in it.`;
   return [
@@ -250,7 +243,7 @@ async function epoch(lease: Lease): Promise<readonly Finding[]> {
 }
 
 async function tickTime(lease: Lease): Promise<readonly Finding[]> {
-  const [row] = await lease.rows<{ aheadMs: number }>(clockBehindTick);
+  const [row] = await rowsOf(lease.client, lastTickAhead);
   const ahead = Math.round((row?.aheadMs ?? 0) / 1000);
   return ahead < 5
     ? [ok("TICK_TIME", "The last tick is not in the future.")]
@@ -301,7 +294,7 @@ async function room(lease: Lease): Promise<readonly Finding[]> {
 }
 
 async function capture({ client }: Lease): Promise<readonly Finding[]> {
-  const sources = await listSources(client);
+  const sources = await readSources(client);
   const problems = sources.flatMap((source) => source.problems);
   if (problems.length > 0) return problems.map(captureFinding);
   return [ok("CAPTURE", `${sources.length} watched table${sources.length === 1 ? " is" : "s are"} captured.`)];

@@ -2,8 +2,11 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import { rowsOf } from "./catalog.ts";
 import { connectionError, sentence, sqlState, sqlStateOf } from "./database-error.ts";
+import { look } from "./look.ts";
 import { type Migration, shippedMigrations } from "./migration-files.ts";
+import { appliedMigrations, migrationsReadable, schemaOwner } from "./statements/lookups.ts";
 
 export type { Migration } from "./migration-files.ts";
 
@@ -73,12 +76,12 @@ export async function migrate(
 /** The migrations that `migrate` would apply, in order. Changes nothing; rejects as `migrate` does. */
 export async function pendingMigrations(database: string | pg.ClientConfig): Promise<readonly Migration[]> {
   const shipped = await shippedMigrations();
-  return withClient(database, async (client) => pending(shipped, await appliedMigrations(client)));
+  return withClient(database, async (client) => pending(shipped, await migrationsOf(client)));
 }
 
 /** The number of the last migration that this database has; 0 when it has none. */
 export async function schemaVersion(client: pg.ClientBase): Promise<number> {
-  return newestOf(await appliedMigrations(client));
+  return newestOf(await migrationsOf(client));
 }
 
 /** Rejects a server that lacks what the schema needs (xid8 and its snapshots came with 13). */
@@ -119,7 +122,7 @@ async function tryMigrate(
     "select current_setting('server_version') as text, current_setting('server_version_num')::int as number",
   );
   for (const { text, number } of server.rows) assertServerVersion(text, number);
-  const applied = await appliedMigrations(client);
+  const applied = await migrationsOf(client);
   if (pending(shipped, applied).length === 0) return result([], shipped);
   if (!apply) throw notMigrated(newestOf(applied), newestOf(shipped));
   try {
@@ -137,7 +140,7 @@ async function tryMigrate(
 
 async function applyPending(client: pg.Client, shipped: readonly Migration[]): Promise<readonly Migration[]> {
   // Read again: another process may have migrated while this one waited for the lock.
-  const applied = await appliedMigrations(client);
+  const applied = await migrationsOf(client);
   const todo = pending(shipped, applied);
   if (todo.length === 0) return todo;
   if (applied.length === 0) await client.query(await prepareSchema());
@@ -174,10 +177,7 @@ async function prepareSchema(): Promise<string> {
 }
 
 async function becomeOwner(client: pg.Client): Promise<void> {
-  const { rows } = await client.query<{ owner: string; me: string }>(
-    "select pg_get_userbyid(nspowner) as owner, current_user as me from pg_namespace where nspname = 'millrace'",
-  );
-  for (const { owner, me } of rows) {
+  for (const { owner, me } of await rowsOf(client, schemaOwner)) {
     try {
       await client.query(`set local role ${pg.escapeIdentifier(owner)}`);
     } catch (error) {
@@ -185,31 +185,32 @@ async function becomeOwner(client: pg.Client): Promise<void> {
       throw new FeedError(
         "INVALID_REQUEST",
         `Schema "millrace" belongs to role "${owner}", which role "${me}" may not become.`,
-        `Run \`millrace migrate\` as a superuser, or \`grant ${owner} to ${me}\` first.`,
+        `Run \`millrace migrate\` as a superuser, or \`grant ${identifier(owner)} to ${identifier(me)}\` first.`,
         { cause: error },
       );
     }
   }
 }
 
+/** As one would write it: quoted only where it must be. */
+function identifier(name: string): string {
+  return /^[a-z_][a-z0-9_]*$/.test(name) ? name : pg.escapeIdentifier(name);
+}
+
 type Applied = Pick<Migration, "number" | "name" | "sha256">;
 
-async function appliedMigrations(client: pg.ClientBase): Promise<readonly Applied[]> {
-  const { rows } = await client.query<{ readable: boolean; me: string }>(
-    `select has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT') as readable, current_user as me
-     from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where n.nspname = 'millrace' and c.relname = 'migration'`,
-  );
-  const [found] = rows;
+async function migrationsOf(client: pg.ClientBase): Promise<readonly Applied[]> {
+  const [found] = await rowsOf(client, migrationsReadable);
   if (found === undefined) return [];
   if (!found.readable) {
+    const role = pg.escapeLiteral(identifier(found.me));
     throw new FeedError(
       "INVALID_REQUEST",
       `Role "${found.me}" may not read the schema "millrace".`,
-      `Run \`select millrace.allow('${found.me}', 'server')\` as the schema's owner or a superuser.`,
+      `Run \`select millrace.allow(${role}, 'server')\` as the schema's owner or a superuser.`,
     );
   }
-  return (await client.query<Applied>("select number, name, sha256 from millrace.migration order by number")).rows;
+  return rowsOf(client, appliedMigrations);
 }
 
 function pending(shipped: readonly Migration[], applied: readonly Applied[]): readonly Migration[] {
@@ -232,14 +233,16 @@ function result(applied: readonly Migration[], shipped: readonly Migration[]): M
 }
 
 async function lockHolders(client: pg.Client): Promise<string> {
-  const { rows } = await client.query<{ pid: number | null }>(
-    `select distinct pid from pg_catalog.pg_locks
+  const { rows } = await look(client, () =>
+    client.query<{ pid: number | null }>(
+      `select distinct pid from pg_catalog.pg_locks
      where granted and pid is distinct from pg_backend_pid()
        and database = (select oid from pg_catalog.pg_database where datname = current_database())
        and (locktype = 'advisory' and (classid, objid) = (${migrationLock})
          or relation in (select c.oid from pg_catalog.pg_class c
                          join pg_catalog.pg_namespace n on n.oid = c.relnamespace where n.nspname = 'millrace'))
      order by pid`,
+    ),
   );
   const names = rows.map(({ pid }) => (pid === null ? "a prepared transaction" : `pid ${pid}`));
   return names.length === 0 ? "whoever held it has just let go" : `held by ${names.join(", ")}`;

@@ -6,7 +6,8 @@ import { type Tick, tickEnd } from "../core/page.ts";
 import type { SnapshotReader, SnapshotRequest } from "../core/ports.ts";
 import { createCopyTuples } from "./copy-tuples.ts";
 import { sqlState, sqlStateOf } from "./database-error.ts";
-import { type Lease, takeLease } from "./lease.ts";
+import { type Lease, takeLease, withLease } from "./lease.ts";
+import { look } from "./look.ts";
 import { queryError } from "./query-error.ts";
 import { type SnapshotSource, sameSources, wantedSources } from "./snapshot-sources.ts";
 import { createSpool, type Spool, type SpoolLimits } from "./spool.ts";
@@ -134,7 +135,7 @@ async function establish(
       ticker.destroy();
       reader.destroy();
       if (!passesByItself(error)) throw error;
-      if (attempt >= attempts) throw sqlStateOf(error) === sqlState.lockNotAvailable ? await inTheWay(pool) : error;
+      if (attempt >= attempts) throw await givenUp(pool, error);
     }
   }
 }
@@ -147,7 +148,7 @@ async function tryEstablish(
   request: SnapshotRequest,
   options: SnapshotOptions,
 ): Promise<Established | undefined> {
-  const sources = await wantedSources(ticker, request.wantsSource);
+  const sources = await look(ticker.client, () => wantedSources(ticker, request.wantsSource));
   await reader.run(beginReader(sources, options.deadlineMs ?? 30_000));
   await ticker.run(beginTicker);
   const [row] = await ticker.rows<{ tick_row: string; snapshot: string }>(tickAndExport, [epoch]);
@@ -162,17 +163,39 @@ async function tryEstablish(
   return { reader, tick: tickFromText(row.tick_row), sources };
 }
 
-/** A lock that was not to be had, a deadlock with DDL, a table that went between the look and the lock. */
+/**
+ * A lock that was not to be had, a deadlock with DDL, a table that went between the look and the lock, a ticker that was
+ * ended before the reader had its snapshot.
+ */
+const passing: ReadonlySet<string | undefined> = new Set([
+  sqlState.lockNotAvailable,
+  sqlState.deadlockDetected,
+  sqlState.undefinedTable,
+  sqlState.undefinedObject,
+  sqlState.invalidParameterValue,
+]);
+
 function passesByItself(error: unknown): boolean {
+  return passing.has(sqlStateOf(error));
+}
+
+async function givenUp(pool: pg.Pool, error: unknown): Promise<unknown> {
   const state = sqlStateOf(error);
-  return (
-    state === sqlState.lockNotAvailable || state === sqlState.deadlockDetected || state === sqlState.undefinedTable
+  if (state === sqlState.lockNotAvailable) return inTheWay(pool);
+  if (state !== sqlState.undefinedObject && state !== sqlState.invalidParameterValue) return error;
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    "The session that holds the snapshot is ended each time before it can be read.",
+    "Find out who ends Millrace's sessions, then take the snapshot again.",
+    { cause: error, retryAfterMs: 1000 },
   );
 }
 
 /** Names the sessions whose locks keep the tables from being read. */
 async function inTheWay(pool: pg.Pool): Promise<FeedError> {
-  const { rows } = await pool.query<{ holder: string }>(tableLockHolders);
+  const rows = await withLease(pool, new AbortController().signal, (lease) =>
+    look(lease.client, () => lease.rows<{ holder: string }>(tableLockHolders)),
+  );
   const holders = rows.length === 0 ? "somebody who has just let go" : rows.map(({ holder }) => holder).join(", ");
   return new FeedError(
     "DATABASE_UNAVAILABLE",

@@ -1,9 +1,13 @@
-import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
+import type { InferResult } from "kysely";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import { rowsOf } from "./catalog.ts";
 import { sentence, sqlState, sqlStateOf } from "./database-error.ts";
+import { withLease } from "./lease.ts";
+import { look } from "./look.ts";
 import { queryError } from "./query-error.ts";
+import { listedSources } from "./statements/list-sources.ts";
 
 /** What to watch and how. Defaults are those of `millrace.watch`. */
 export interface WatchRequest {
@@ -56,7 +60,13 @@ export interface Source {
 
 /** One thing that is wrong with a source's capture, and what to do about it. */
 export interface SourceProblem {
-  readonly kind: "TABLE_GONE" | "TRIGGER_MISSING" | "TRIGGER_OFF" | "TRUNCATE_UNSEEN" | "COLUMN_GONE";
+  readonly kind:
+    | "TABLE_GONE"
+    | "TABLE_REPLACED"
+    | "TRIGGER_MISSING"
+    | "TRIGGER_OFF"
+    | "TRUNCATE_UNSEEN"
+    | "COLUMN_GONE";
   readonly message: string;
   readonly action: string;
 }
@@ -115,27 +125,26 @@ export async function unwatchTable(database: pg.Client, table: string, options: 
   if (rows[0]?.released !== true) throw notWatched(table);
 }
 
-/** All watched tables by name, each with what is wrong with its capture. */
+/** All watched tables by name, each with what is wrong with its capture. A client must not be in a transaction. */
 export async function listSources(database: pg.Client | pg.Pool): Promise<readonly Source[]> {
-  const statement = await readFile(new URL("./statements/list_sources.sql", import.meta.url), "utf8");
   try {
-    return (await database.query<ListedSource>(statement)).rows.map(sourceFromRow);
+    if (database instanceof pg.Client) return await look(database, () => readSources(database));
+    const unending = new AbortController().signal;
+    return await withLease(database, unending, ({ client }) => look(client, () => readSources(client)));
   } catch (error) {
     throw queryError(error, "list the watched tables");
   }
 }
 
-interface ListedSource extends Omit<Source, "table" | "includedColumns" | "problems"> {
-  readonly table: string | null;
-  readonly includedColumns: readonly string[] | null;
-  readonly withoutTrigger: readonly string[];
-  readonly switchedOff: readonly string[];
-  readonly truncateSeen: boolean;
-  readonly goneColumns: readonly string[];
+/** The same within a transaction that looks. Rejects with what the driver says. */
+export async function readSources(client: pg.ClientBase): Promise<readonly Source[]> {
+  return (await rowsOf(client, listedSources)).map(sourceFromRow);
 }
 
+type ListedSource = InferResult<typeof listedSources>[number];
+
 function sourceFromRow(row: ListedSource): Source {
-  const { table, includedColumns, withoutTrigger, switchedOff, truncateSeen, goneColumns, ...same } = row;
+  const { table, replaced, includedColumns, withoutTrigger, switchedOff, truncateSeen, goneColumns, ...same } = row;
   return {
     ...same,
     table: table ?? undefined,
@@ -145,6 +154,14 @@ function sourceFromRow(row: ListedSource): Source {
 }
 
 function* problemsOf(row: ListedSource): Generator<SourceProblem> {
+  if (row.table === null && row.replaced) {
+    yield {
+      kind: "TABLE_REPLACED",
+      message: `The table ${row.watchedAs} is not the one that was watched (oid ${row.oid}): its changes are not captured.`,
+      action: `Run \`millrace unwatch ${row.watchedAs}\`, then \`millrace watch ${row.watchedAs}\` with its options, and take a new snapshot: changes were missed.`,
+    };
+    return;
+  }
   if (row.table === null) {
     yield {
       kind: "TABLE_GONE",

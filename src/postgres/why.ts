@@ -3,16 +3,10 @@ import type pg from "pg";
 import type { Version } from "../core/event.ts";
 import { duration, error, type Finding, ok, warning } from "./finding.ts";
 import { type Lease, withLease } from "./lease.ts";
+import { look } from "./look.ts";
 import { queryError } from "./query-error.ts";
-import { listSources, type SourceProblem } from "./sources.ts";
-import {
-  beginLook,
-  lastTick,
-  lockWaits,
-  openTransactions,
-  preparedTransactions,
-  seesActivity,
-} from "./statements/why.ts";
+import { readSources, type SourceProblem } from "./sources.ts";
+import { lastTick, lockWaits, openTransactions, preparedTransactions, seesActivity } from "./statements/why.ts";
 
 /** What the feed waits for, as far as this role may see it. Ages are as of the look. */
 export interface Why {
@@ -90,39 +84,38 @@ const longPreparedMs = 60_000;
 export async function why(pool: pg.Pool, options: WhyOptions = {}): Promise<Why> {
   const signal = options.signal ?? new AbortController().signal;
   try {
-    const first = await look(pool, signal);
+    const first = await examine(pool, signal);
     // What has committed a moment ago is not late. Whoever ticks does so several times meanwhile.
     const again = first.lastTick.unsettled > 0;
     if (again) await delay(options.graceMs ?? 500, undefined, { signal });
-    const seen = again ? await look(pool, signal) : first;
+    const seen = again ? await examine(pool, signal) : first;
     const stuck = again && seen.lastTick.tick === first.lastTick.tick;
-    const capture = (await listSources(pool)).flatMap(({ problems }) => problems);
-    return { ...seen, capture, findings: bySeverity(findings({ ...seen, capture }, stuck)) };
+    return { ...seen, findings: bySeverity(findings(seen, stuck)) };
   } catch (cause) {
     throw signal.aborted ? signal.reason : queryError(cause, "look for what holds the feed up");
   }
 }
 
-type Look = Omit<Why, "capture" | "findings">;
+type Seen = Omit<Why, "findings">;
 
-async function look(pool: pg.Pool, signal: AbortSignal): Promise<Look> {
-  return withLease(pool, signal, async (lease: Lease) => {
-    await lease.run(beginLook);
-    const [tick] = await lease.rows<LastTick & pg.QueryResultRow>(lastTick);
-    if (tick === undefined) throw new Error("millrace.tick is empty");
-    const seen = {
-      lastTick: tick,
-      transactions: await lease.rows<OpenTransaction & pg.QueryResultRow>(openTransactions),
-      prepared: await lease.rows<PreparedTransaction & pg.QueryResultRow>(preparedTransactions),
-      waits: await lease.rows<LockWait & pg.QueryResultRow>(lockWaits),
-      seesActivity: (await lease.rows<{ sees: boolean }>(seesActivity))[0]?.sees ?? false,
-    };
-    await lease.run("commit");
-    return seen;
-  });
+function examine(pool: pg.Pool, signal: AbortSignal): Promise<Seen> {
+  return withLease(pool, signal, (lease) => look(lease.client, () => seenBy(lease)));
 }
 
-function findings(seen: Omit<Why, "findings">, stuck: boolean): readonly Finding[] {
+async function seenBy({ client, rows }: Lease): Promise<Seen> {
+  const [tick] = await rows<LastTick & pg.QueryResultRow>(lastTick);
+  if (tick === undefined) throw new Error("millrace.tick is empty");
+  return {
+    lastTick: tick,
+    transactions: await rows<OpenTransaction & pg.QueryResultRow>(openTransactions),
+    prepared: await rows<PreparedTransaction & pg.QueryResultRow>(preparedTransactions),
+    waits: await rows<LockWait & pg.QueryResultRow>(lockWaits),
+    seesActivity: (await rows<{ sees: boolean }>(seesActivity))[0]?.sees ?? false,
+    capture: (await readSources(client)).flatMap(({ problems }) => problems),
+  };
+}
+
+function findings(seen: Seen, stuck: boolean): readonly Finding[] {
   return [
     settling(seen.lastTick, stuck),
     ...seen.waits.map(waitFinding),

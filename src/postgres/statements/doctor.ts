@@ -14,15 +14,6 @@ export const serverFacts = `
       where n.nspname = 'millrace' and c.relname = 'migration'
     ) as schema`;
 
-/** By oid: names in a schema that one may not use are refused before anything is answered. */
-export const mayReadMigrations = `
-  select has_schema_privilege(n.oid, 'USAGE') and has_table_privilege(c.oid, 'SELECT') as readable
-  from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  where n.nspname = 'millrace' and c.relname = 'migration'`;
-
-/** The number of the newest migration. */
-export const newestMigration = "select coalesce(max(number), 0)::int as number from millrace.migration";
-
 /** What the present role may do with Millrace: one of each kind that the capability gives. */
 export const capabilities = `
   select bool_and(has_table_privilege(t, 'SELECT')) as "mayRead",
@@ -33,11 +24,6 @@ export const capabilities = `
       and has_table_privilege('millrace.publication', 'INSERT') as "mayPublish",
     has_function_privilege('millrace.watch(regclass, text, text[], text[], text[], boolean, boolean)', 'EXECUTE') as "mayWatch"
   from unnest(array['millrace.outbox', 'millrace.tick', 'millrace.epoch', 'millrace.source', 'millrace.publication']) t`;
-
-/** Who owns the schema. Captures run with that role's rights. */
-export const schemaOwner = `
-  select r.rolname::text as owner, r.rolsuper as superuser, r.rolcanlogin as login
-  from pg_catalog.pg_namespace n join pg_catalog.pg_roles r on r.oid = n.nspowner where n.nspname = 'millrace'`;
 
 /**
  * Room for events: the partitions' upper end beside the sequence, and whether the default partition, which takes what has
@@ -52,8 +38,3 @@ export const outboxRoom = `
 
 /** Raises when this is not the server, or the stretch of its life, that the feed was written by. */
 export const assertEpoch = "select millrace.assert_epoch() as epoch";
-
-/** How far the last tick lies in the future of the database's own clock. */
-export const clockBehindTick = `
-  select (extract(epoch from t.time - clock_timestamp()) * 1000)::float8 as "aheadMs"
-  from millrace.tick t order by t.tick desc limit 1`;

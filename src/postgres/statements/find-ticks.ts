@@ -1,5 +1,6 @@
-const tickRow =
-  "concat_ws(':', t.tick, t.first_version, t.count, (extract(epoch from t.time) * 1000000)::bigint, t.snapshot)";
+/** The tick t in one text, for `tickFromText`: tick:first_version:count:microseconds:snapshot. */
+export const tickRow = `pg_catalog.concat_ws(':', t.tick, t.first_version, t.count,
+    (extract(epoch from t.time) operator(pg_catalog.*) 1000000)::bigint, t.snapshot)`;
 
 /**
  * The oldest readable version and the last settled one. A batch needs its predecessor's snapshot, so that the first tick
@@ -31,6 +32,6 @@ export const readTickAt = `
   select ${tickRow} as text
   from millrace.assert_epoch($1::uuid), (
     select * from millrace.tick
-    where time <= timestamptz '1970-01-01 00:00:00+00' + $2::bigint * interval '1 microsecond'
+    where time <= timestamptz '1970-01-01 00:00:00+00' + ($2::bigint operator(pg_catalog.*) interval '1 microsecond')
     order by time desc, tick desc limit 1
   ) t`;

@@ -1,3 +1,5 @@
+import { tickRow } from "./find-ticks.ts";
+
 /**
  * Opens the transaction of a page and finds the ticks from the one that holds version `wanted` on, preceded by that one's
  * predecessor, whose snapshot is where its batch begins.
@@ -18,7 +20,7 @@ export function beginPage(epoch: string, wanted: number, maxTicks: number): stri
     set local statement_timeout = '60s';
     set local idle_in_transaction_session_timeout = '10s';
     select millrace.assert_epoch('${epoch}');
-    select concat_ws(':', t.tick, t.first_version, t.count, (extract(epoch from t.time) * 1000000)::bigint, t.snapshot) as text,
+    select ${tickRow} as text,
       t.min_seq, t.max_seq
     from millrace.tick t
     where t.tick >= (

@@ -1,5 +1,7 @@
 import pg from "pg";
 import type { SnapshotSource } from "../snapshot-sources.ts";
+import { tickRow } from "./find-ticks.ts";
+import { pinned } from "./look.ts";
 
 /*
  * A copy of tables as of exactly one tick, by two transactions:
@@ -67,6 +69,7 @@ export function beginReader(sources: readonly SnapshotSource[], deadlineMs: numb
     set local lock_timeout = '1s';
     set local statement_timeout = ${deadlineMs};
     set local idle_in_transaction_session_timeout = ${deadlineMs};
+    ${pinned};
     ${tables.length === 0 ? "" : `lock table ${tables.join(", ")} in access share mode`}`;
 }
 
@@ -77,11 +80,12 @@ export const beginTicker = `
   set local lock_timeout = '2s';
   set local statement_timeout = '5s';
   set local idle_in_transaction_session_timeout = '3s';
+  ${pinned};
   lock table millrace.tick_lock in share row exclusive mode`;
 
 /** Message 3. $1 the epoch that must be in force. */
 export const tickAndExport = `
-  select concat_ws(':', t.tick, t.first_version, t.count, (extract(epoch from t.time) * 1000000)::bigint, t.snapshot) as tick_row,
+  select ${tickRow} as tick_row,
     pg_catalog.pg_export_snapshot() as snapshot
   from millrace.snapshot_tick($1::uuid) t`;
 

@@ -1,10 +1,3 @@
-/** A look, not a load: it gives up rather than weigh on a database that is in trouble, and takes no lock on tables. */
-export const beginLook = `
-  begin isolation level read committed read only;
-  set local lock_timeout = '500ms';
-  set local statement_timeout = '5s';
-  set local idle_in_transaction_session_timeout = '10s'`;
-
 /**
  * The last tick, and committed events that it has not settled: those of transactions that its snapshot had not reached or
  * had seen in progress, as far as they are visible now. At most 10,001 are counted.

@@ -123,4 +123,28 @@ describe.each(servers)("sources on $name", ({ cluster }) => {
     }
     expect((await listSources(database.client)).flatMap((source) => source.problems)).toEqual([]);
   });
+
+  it("whose table was replaced, as a restore does, say that nothing is captured, and how it is again", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run("create table t (id int primary key)");
+    await watchTable(database.client, { table: "t" });
+    const oid = await database.value<number>("'t'::regclass::oid");
+    await database.run(
+      "drop table t",
+      "create table t (id int primary key)",
+      `create trigger "!millrace_row" after insert or update or delete on t for each row execute function millrace.capture_${oid}()`,
+      `alter table t enable always trigger "!millrace_row"`,
+      "insert into t values (1)",
+    );
+    expect(await database.written()).toEqual([]);
+    const [source] = await listSources(database.client);
+    expect(source?.problems.map(({ kind }) => kind)).toEqual(["TABLE_REPLACED"]);
+    expect(source?.problems[0]?.action).toContain("`millrace unwatch public.t`, then `millrace watch public.t`");
+
+    await unwatchTable(database.client, "public.t");
+    expect(await watchTable(database.client, { table: "public.t" })).toMatchObject({ problems: [] });
+    await database.run("insert into t values (2)");
+    expect((await database.written()).map(({ key }) => key)).toEqual(["2"]);
+    expect(await listSources(database.client)).toHaveLength(1);
+  });
 });

@@ -1,5 +1,7 @@
+import type pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { createFeedDatabase, type FeedDatabase, readAll, until } from "./feed-database.ts";
+import { openSnapshot } from "../../../src/postgres/snapshot.ts";
+import { createFeedDatabase, type FeedDatabase, forever, readAll, until } from "./feed-database.ts";
 
 let database: FeedDatabase;
 
@@ -82,4 +84,40 @@ it("leaves out a table that is gone, and nothing else", async () => {
   expect(reader.topics).not.toContain("dropped");
   expect(reader.topics).toContain("locked");
   expect((await readAll(reader)).length).toBeGreaterThan(0);
+});
+
+/** Ends the session that holds the exported snapshot at the moment when another asks for it, as often as `times` says. */
+function endTickers(pool: pg.Pool, times: number): void {
+  let left = times;
+  pool.on("connect", (client) => {
+    const query = client.query.bind(client) as (...given: unknown[]) => unknown;
+    const afterTheEnd = async (...given: unknown[]) => {
+      await database.sql(
+        `select pg_terminate_backend(pid, 5000) from pg_locks
+         where relation = 'millrace.tick_lock'::regclass and mode = 'ShareRowExclusiveLock'
+           and database = (select oid from pg_database where datname = current_database())`,
+      );
+      return await query(...given);
+    };
+    const intercepted = (...given: unknown[]) => {
+      if (left === 0 || !String(given[0]).startsWith("set transaction snapshot")) return query(...given);
+      left -= 1;
+      return afterTheEnd(...given);
+    };
+    Reflect.set(client, "query", intercepted);
+  });
+}
+
+it("G7 begins anew when the session that holds its snapshot is ended, and says so when that goes on", async () => {
+  await watched("ended");
+  const pool = database.poolAs("postgres");
+  endTickers(pool, 2);
+  const request = { wantsSource: (topic: string) => topic === "ended" };
+  expect(await readAll(await openSnapshot(pool, database.epoch, request, {}, forever))).toHaveLength(1000);
+  const doomed = database.poolAs("postgres");
+  endTickers(doomed, Number.POSITIVE_INFINITY);
+  await expect(openSnapshot(doomed, database.epoch, request, { attempts: 2 }, forever)).rejects.toMatchObject({
+    code: "DATABASE_UNAVAILABLE",
+    message: expect.stringContaining("ended") as string,
+  });
 });
