@@ -245,7 +245,7 @@ class FeedService implements Feed, FeedView {
   ): Promise<ResolvedStart> {
     const { store, wakeUp } = this.#options;
     const failure = () => this.#tail.fatal;
-    const context: StartContext = { store, wakeUp, log: this.log, wantsSource, failure };
+    const context: StartContext = { store, wakeUp, log: this.log, wantsSource, oldest: this.oldest, failure };
     this.#opening.add(ending);
     try {
       if (request.afterTransaction !== undefined && request.afterTransaction !== "") {

@@ -1,5 +1,5 @@
 import { type Cursor, decodeCursor } from "./cursor.ts";
-import { FeedError } from "./errors.ts";
+import { FeedError, type FeedErrorDetail } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { Start } from "./feed.ts";
 import type { Log } from "./log.ts";
@@ -23,6 +23,8 @@ export interface StartContext {
   readonly log: Log;
   readonly wakeUp: WakeUp;
   readonly wantsSource: (topic: string) => boolean;
+  /** Oldest version that the database is known to keep: for what errors tell. */
+  readonly oldest: Version;
   /** What has made the feed unusable for streams: then it is no use waiting for it to move. */
   readonly failure: () => FeedError | undefined;
 }
@@ -48,7 +50,7 @@ export async function resolveStart(start: Start, context: StartContext, signal: 
     case "time":
       return await plain(positionAtTime(start.timeMicros, context, signal));
     case "cursor": {
-      const cursor = decodeCursor(start.cursor);
+      const cursor = cursorOf(start.cursor, context);
       assertEpoch(cursor.epoch, context);
       // A snapshot that was cut begins anew: it matters to nobody whether history still reaches back to it.
       return cursor.snapshot
@@ -127,10 +129,26 @@ async function positionAtCursor(cursor: Cursor, context: StartContext, signal: A
       "CURSOR_INVALID",
       `The cursor at version ${cursor.version} is from a history that was rolled back: the database holds another one.`,
       "Discard what was received after the last state that you trust, and start again from `snapshot` or `oldest`.",
-      { epoch: context.store.epoch, headVersion: context.log.head },
+      whatIsThere(context),
     );
   }
   return position;
+}
+
+function cursorOf(text: string, context: StartContext): Cursor {
+  try {
+    return decodeCursor(text);
+  } catch (error) {
+    if (!(error instanceof FeedError)) {
+      throw error;
+    }
+    throw new FeedError(error.code, error.message, error.action, { ...whatIsThere(context), cause: error });
+  }
+}
+
+/** What a client whose position is no good can go on from. */
+function whatIsThere({ store, log, oldest }: StartContext): FeedErrorDetail {
+  return { epoch: store.epoch, oldestVersion: oldest, headVersion: log.head };
 }
 
 /** Makes sure that a stream can go on after this version. */

@@ -1,5 +1,6 @@
 import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
+import type { Problem } from "../rpc/status.ts";
 
 type Request = Parameters<RpcHandler>[0];
 
@@ -8,6 +9,8 @@ export interface PagesOptions {
   readonly feed: Feed;
   readonly url: () => string;
   readonly serverVersion: string;
+  /** What is wrong beside what the feed itself knows. */
+  readonly problems: () => readonly Problem[];
 }
 
 /** For people with curl and for orchestrators: `/`, `/livez`, `/readyz`. Everything else is 404 with a hint. */
@@ -26,7 +29,7 @@ interface Page {
   readonly text: string;
 }
 
-function page(request: Request, { feed, url, serverVersion }: PagesOptions): Page {
+function page(request: Request, { feed, url, serverVersion, problems }: PagesOptions): Page {
   const path = (request.url ?? "/").split("?", 1)[0];
   if (request.method !== "GET" && request.method !== "HEAD") {
     return path === "/" || path === "/livez" || path === "/readyz"
@@ -39,17 +42,20 @@ function page(request: Request, { feed, url, serverVersion }: PagesOptions): Pag
     case "/livez":
       return { status: 200, text: "The process runs.\n" };
     case "/readyz":
-      return readiness(feed.status());
+      return readiness(feed.status(), problems());
     default:
       return { status: 404, text: notFound(path ?? "", url()) };
   }
 }
 
-/** Ready means that the feed moves: commits become versions. */
-function readiness(status: FeedStatus): Page {
+/** Ready means that the feed moves: commits become versions. Capture that is not whole is said, but stops nothing. */
+function readiness(status: FeedStatus, problems: readonly Problem[]): Page {
   switch (status.state) {
     case "LIVE":
-      return { status: 200, text: `Ready: the feed stands at version ${status.head}.\n` };
+      return {
+        status: 200,
+        text: [`Ready: the feed stands at version ${status.head}.`, ...problems.map(told), ""].join("\n"),
+      };
     case "STARTING":
       return { status: 503, text: `Starting: ${status.failure?.message ?? "the log is not filled yet."}\n` };
     case "STALE":
@@ -57,6 +63,10 @@ function readiness(status: FeedStatus): Page {
     case "DRAINING":
       return { status: 503, text: "Going down: no new streams.\n" };
   }
+}
+
+function told({ code, message, action }: Problem): string {
+  return `${code}: ${message} ${action}`;
 }
 
 function reason(failure: FeedStatus["failure"]): string {

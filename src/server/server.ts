@@ -135,7 +135,7 @@ async function openPort(config: Config, { slot, log, shutdown, problems }: Handl
     maxRequestBytes: config.maxRequestBytes,
     compress: config.compress,
     shutdownSignal: shutdown,
-    fallback: createPages({ feed: slot, url: () => url, serverVersion }),
+    fallback: createPages({ feed: slot, url: () => url, serverVersion, problems }),
   });
   const cors = createCors(config.corsOrigins);
   const handler: RpcHandler = (request, response) => {

@@ -88,13 +88,15 @@ export function startContract(harness: ContractHarness): void {
       await reader.gets(2);
       const cursor = reader.frames.findLast((frame) => frame.kind === "events")?.cursor ?? never();
       const refused = async (start: Start) => await refusal(running.feed, start);
-      expect((await refused({ kind: "cursor", cursor: "nonsense" })).code).toBe("CURSOR_INVALID");
+      const there = { epoch: world.store.epoch, oldestVersion: 1, headVersion: 2 };
+      const nonsense = await refused({ kind: "cursor", cursor: "nonsense" });
+      expect(nonsense).toMatchObject({ code: "CURSOR_INVALID", detail: there });
       const other = "00000000-0000-4000-8000-000000000000";
       const changed = { code: "EPOCH_CHANGED", detail: { epoch: world.store.epoch, headVersion: 2 } };
       expect(await refused(resumeAfter({ ...cursor, epoch: other }))).toMatchObject(changed);
       expect(await refused({ kind: "version", version: 1, epoch: other })).toMatchObject(changed);
       const rolledBack = await refused(resumeAfter({ ...cursor, fingerprint: (cursor.fingerprint ^ 1) >>> 0 || 7 }));
-      expect(rolledBack.code).toBe("CURSOR_INVALID");
+      expect(rolledBack).toMatchObject({ code: "CURSOR_INVALID", detail: there });
       expect(rolledBack.message).toContain("rolled back");
       expect(decodeCursor(encodeCursor(cursor))).toEqual(cursor);
     });

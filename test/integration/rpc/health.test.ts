@@ -45,6 +45,16 @@ describe("health", () => {
     expect((await fetch(`${served.url}/livez`)).status).toBe(200);
   });
 
+  it("names what is wrong with capture, and is ready all the same", async () => {
+    const problems = [{ code: "TRIGGER_OFF", message: "The trigger on orders is off.", action: "Enable it." }];
+    await using served = await serve(movable().feed, { problems });
+    const ready = await fetch(`${served.url}/readyz`);
+    expect([ready.status, await ready.text()]).toEqual([
+      200,
+      "Ready: the feed stands at version 7.\nTRIGGER_OFF: The trigger on orders is off. Enable it.\n",
+    ]);
+  });
+
   it("does not know other services", async () => {
     await using served = await serve(movable().feed);
     const client = createClient(Health, createGrpcTransport({ baseUrl: served.url }));
