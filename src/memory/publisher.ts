@@ -1,5 +1,6 @@
 import { FeedError } from "../core/errors.ts";
 import type { Version } from "../core/event.ts";
+import { jsonProblem } from "../core/json-text.ts";
 import type { NewEvent, Publication, Published } from "../core/ports.ts";
 import type { MemoryTransaction } from "./transaction.ts";
 
@@ -54,19 +55,11 @@ function assertValid(events: readonly NewEvent[]): void {
     if (event.operation !== "MESSAGE" && event.key === undefined) {
       throw invalid(`events[${i}].key`, `must be given for ${event.operation}`);
     }
-    if (event.payload !== undefined && !isJson(event.payload)) {
-      throw invalid(`events[${i}].payload.json`, "must be valid JSON");
+    const problem = event.payload === undefined ? undefined : jsonProblem(event.payload);
+    if (problem !== undefined) {
+      throw invalid(`events[${i}].payload.json`, problem);
     }
   });
-}
-
-function isJson(text: string): boolean {
-  try {
-    JSON.parse(text);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 function invalid(field: string, message: string): FeedError {

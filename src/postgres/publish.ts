@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
 import type { Version } from "../core/event.ts";
+import { jsonProblem } from "../core/json-text.ts";
 import type { NewEvent, Publication, Published } from "../core/ports.ts";
 import { sentence } from "./database-error.ts";
 import { withLease } from "./lease.ts";
@@ -132,13 +133,4 @@ function problems({ topic, key, operation, payload, headers }: NewEvent): (reado
     if (name.includes("\0") || value.includes("\0")) found.push(["headers", noNul]);
   }
   return found;
-}
-
-function jsonProblem(text: string): string | undefined {
-  try {
-    JSON.parse(text);
-    return undefined;
-  } catch (error) {
-    return `must be valid JSON: ${error instanceof Error ? error.message : String(error)}`;
-  }
 }

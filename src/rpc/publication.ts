@@ -1,4 +1,5 @@
 import type { PublishRequest, NewEvent as WireNewEvent } from "../../gen/millrace/v1/feed_service_pb.js";
+import { jsonProblem } from "../core/json-text.ts";
 import type { NewEvent, Publication } from "../core/ports.ts";
 import { invalidRequest } from "./errors.ts";
 import { operationFromWire } from "./event-fields.ts";
@@ -10,7 +11,8 @@ import { operationFromWire } from "./event-fields.ts";
  */
 export function publicationFromRequest(request: PublishRequest): Publication {
   const violations = request.events.flatMap((event, index) => {
-    const problem = jsonProblem(event.payload?.form.value);
+    const json = event.payload?.form.value;
+    const problem = json === undefined ? undefined : jsonProblem(json);
     return problem === undefined ? [] : [{ field: `events[${index}].payload.json`, message: problem }];
   });
   if (violations.length > 0) {
@@ -31,16 +33,4 @@ function newEvent(event: WireNewEvent): NewEvent {
     payload: event.payload?.form.value,
     headers: event.headers,
   };
-}
-
-function jsonProblem(json: string | undefined): string | undefined {
-  if (json === undefined) {
-    return undefined;
-  }
-  try {
-    JSON.parse(json);
-    return undefined;
-  } catch (error) {
-    return `must be valid JSON: ${error instanceof Error ? error.message : String(error)}`;
-  }
 }
