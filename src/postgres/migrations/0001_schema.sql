@@ -1,22 +1,6 @@
 -- The schema: where events are written, the order they are settled in, and what they are captured from.
 -- Runs inside one transaction, as the role that will own everything here.
 
--- One row per history. A restore or a failover that forked it adds one; versions are dense within each.
-create table millrace.epoch (
-  id uuid primary key default gen_random_uuid(),
-  parent uuid references millrace.epoch,
-  -- Versions at or below it are shared with the parent.
-  fork_version bigint,
-  -- The first tick of this epoch.
-  first_tick bigint not null,
-  -- Which server wrote it: a copy of the database on another server, or on another timeline of it, is another history.
-  system_identifier bigint not null,
-  database_oid oid not null,
-  timeline int not null,
-  created_at timestamptz not null default clock_timestamp()
-);
-comment on table millrace.epoch is 'Histories of this feed, newest first_tick in force. A cursor names one.';
-
 -- A watched table. Triggers find it by relid, never by name or argument: those a stranger could write.
 create table millrace.source (
   id int generated always as identity primary key,
@@ -81,6 +65,24 @@ comment on column millrace.outbox.operation is 'I insert, U update, D delete, T 
 create table millrace.outbox_1 partition of millrace.outbox for values from (1) to (10000001);
 -- Always takes what no other partition does: writers never fail for want of one.
 create table millrace.outbox_default partition of millrace.outbox default;
+
+-- One row per history. A restore or a failover that forked it adds one; versions are dense within each.
+create table millrace.epoch (
+  id uuid primary key default gen_random_uuid(),
+  parent uuid references millrace.epoch,
+  -- Versions at or below it are shared with the parent.
+  fork_version bigint,
+  -- The first tick of this epoch.
+  first_tick bigint not null,
+  -- Which server wrote it: a copy of the database on another server, or on another timeline of it, is another history.
+  system_identifier bigint not null,
+  database_oid oid not null,
+  timeline int not null,
+  -- A dump that is restored makes the tables anew, with other oids, also where everything above is as it was.
+  outbox_oid oid not null default 'millrace.outbox'::regclass,
+  created_at timestamptz not null default clock_timestamp()
+);
+comment on table millrace.epoch is 'Histories of this feed, newest first_tick in force. A cursor names one.';
 
 -- One settled batch: what snapshot sees and its predecessor's snapshot did not, ordered by seq.
 -- Version of the i-th row, from 0: first_version + i.

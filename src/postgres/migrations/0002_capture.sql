@@ -95,7 +95,8 @@ begin
   bytes := convert_to(value, 'UTF8');
   return (
     select string_agg(
-      case when chr(b) collate "C" ~ '[A-Za-z0-9_-]' then chr(b) else '%' || lpad(upper(to_hex(b)), 2, '0') end, '' order by i)
+      case when b > 127 then '%' || upper(to_hex(b)) when chr(b) ~ '[A-Za-z0-9_-]' collate "C" then chr(b)
+           else '%' || lpad(upper(to_hex(b)), 2, '0') end, '' order by i)
     from generate_series(0, octet_length(bytes) - 1) i, get_byte(bytes, i) b);
 end $$;
 comment on function millrace.topic_token(text) is

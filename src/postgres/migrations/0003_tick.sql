@@ -28,8 +28,9 @@ begin
   if e.system_identifier <> (select c.system_identifier from pg_control_system() c)
     or e.database_oid <> (select d.oid from pg_database d where d.datname = current_database())
     or e.timeline <> ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
+    or e.outbox_oid <> 'millrace.outbox'::regclass
   then
-    raise exception 'this database is a copy: epoch % was written by another server or another timeline', e.id
+    raise exception 'this database is a copy: epoch % was written by another server, on another timeline, or before a dump was restored', e.id
       using errcode = 'MR003', hint = 'Start a new epoch here before anybody reads this feed.';
   end if;
   return e.id;

@@ -19,6 +19,8 @@ declare
   watching constant name[] := '{watch,unwatch,assert_watchable,lock_holders,lock_table,install_triggers,prepare_source,'
     'register_source,release_source}';
   governing constant name[] := '{allow,deny,allow_again,grant_capability}';
+  -- Parts of others: what they are told, they believe.
+  inner_parts constant name[] := '{settle,capture_side,capture_body,assert_owned,assert_alone}';
   f record;
 begin
   execute format('grant usage on schema millrace to %I', role);
@@ -29,7 +31,7 @@ begin
       and case capability
         when 'writer' then p.proname = any (writing)
         when 'watcher' then p.proname = any (watching) or p.prorettype = 'trigger'::regtype
-        else p.proname <> all (watching || governing) and p.prorettype <> 'trigger'::regtype
+        else p.proname <> all (watching || governing || inner_parts) and p.prorettype <> 'trigger'::regtype
       end
   loop
     execute format('grant execute on function %s to %I', f.signature, role);
@@ -38,11 +40,10 @@ begin
     execute format('grant select on millrace.source to %I', role);
   elsif capability = 'server' then
     execute format('grant select on all tables in schema millrace to %I', role);
-    execute format('grant insert on millrace.outbox, millrace.epoch to %I', role);
-    execute format('grant insert, update, delete on millrace.tick, millrace.publication to %I', role);
+    execute format('grant insert, update, delete on millrace.publication to %I', role);
     -- What LOCK TABLE ... IN SHARE ROW EXCLUSIVE MODE asks for.
     execute format('grant update on millrace.tick_lock to %I', role);
-    execute format('grant usage on sequence millrace.outbox_seq to %I', role);
+    execute format('grant select on sequence millrace.outbox_seq to %I', role);
   end if;
 end $$;
 comment on function millrace.grant_capability(name, text) is 'The grants behind millrace.allow. Use that.';
@@ -64,7 +65,7 @@ begin
   insert into millrace.access (role, capability) values (role_name, allow.capability) on conflict do nothing;
 end $$;
 comment on function millrace.allow(regrole, text) is
-  'Lets a role be a server (reads and ticks; it also needs SELECT on watched tables for snapshots), a writer (calls '
+  'Lets a role be a server (reads, ticks and publishes; it also needs SELECT on watched tables for snapshots), a writer (calls '
   'millrace.emit; writing to watched tables needs nothing) or a watcher (calls millrace.watch for tables it owns). '
   'For the owner of the schema and superusers.';
 

@@ -4,6 +4,10 @@
 -- and so does any cast to json that a stranger defines on a type of theirs. Where the caller can neither make that role
 -- nor become it, the caller owns the schema: safe, only less narrow.
 --
+-- Everything that is captured must have a UTF-8 form, or the one event that has none would stop the feed for everybody.
+-- UTF8 has one by definition, and so have the encodings of single bytes of which each is mapped. SQL_ASCII holds any bytes
+-- under no name, and the other encodings hold characters that conversions do not know.
+--
 -- Roles belong to the whole server: two databases that migrate at once both want to make it, and the later one waits
 -- for the first and then finds it there. From 16 on, who may create roles does not thereby become them and grants
 -- itself the membership it needs; before, it may grant any.
@@ -15,6 +19,9 @@ declare
   version constant int := current_setting('server_version_num')::int;
   superuser constant boolean := (select rolsuper from pg_roles where rolname = current_user);
   creates_roles constant boolean := (select rolsuper or rolcreaterole from pg_roles where rolname = current_user);
+  encoding constant name := getdatabaseencoding();
+  convertible boolean := encoding = 'UTF8';
+  byte int := 0;
   may_become constant text := case when version >= 160000 then 'SET' else 'MEMBER' end;
 begin
   select pg_get_userbyid(nspowner) into owner from pg_namespace where nspname = 'millrace';
@@ -27,6 +34,22 @@ begin
   if spare is not null then
     raise exception 'database "%" has a schema "millrace" that is not Millrace''s: it holds "%"', current_database(), spare
       using errcode = '42P06', hint = 'Rename that schema, or use another database.';
+  end if;
+
+  if not convertible and encoding not in ('SQL_ASCII', 'MULE_INTERNAL') and pg_encoding_max_length(pg_char_to_encoding(encoding)) = 1 then
+    begin
+      while byte < 255 loop
+        byte := byte + 1;
+        perform convert(set_byte('0', 0, byte), encoding, 'UTF8');
+      end loop;
+      convertible := true;
+    exception when untranslatable_character then
+      null;
+    end;
+  end if;
+  if not convertible then
+    raise exception 'database "%" is in %, where text can hold what UTF-8, in which events are told, cannot', current_database(), encoding
+      using errcode = '0A000', hint = 'Use a database that is in UTF8 (createdb --encoding=UTF8 --template=template0), and move the data there.';
   end if;
 
   if owner is null then

@@ -40,7 +40,11 @@ export class WatchedDatabase implements AsyncDisposable {
   }
 
   static async create(cluster: TestCluster): Promise<WatchedDatabase> {
-    const url = await cluster.createDatabase();
+    return WatchedDatabase.open(cluster, await cluster.createDatabase());
+  }
+
+  /** Migrates a database that is there. */
+  static async open(cluster: TestCluster, url: string): Promise<WatchedDatabase> {
     await migrate(url);
     return new WatchedDatabase(url, cluster, await connected(url));
   }

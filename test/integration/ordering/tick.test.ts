@@ -233,6 +233,7 @@ describe("who the server is", () => {
     ["another server", "update millrace.epoch set system_identifier = 1"],
     ["another database", "update millrace.epoch set database_oid = 1"],
     ["another timeline", "update millrace.epoch set timeline = 99"],
+    ["before a dump was restored", "update millrace.epoch set outbox_oid = 99"],
     ["younger transaction ids", "update millrace.tick set snapshot = '4000000000:4000000000:'"],
   ] as const;
   test.each(identities)("%s stops the tick, with what to do", async (_, change) => {
