@@ -21,11 +21,13 @@ export interface WakeUpOptions {
 /** Pause after an advance that found something, in milliseconds; doubles while nothing is found. */
 const shortestMs = 2;
 /**
- * While there is traffic, the pause is this many times as long as the advance took, up to `longestBusyMs`: when the server
- * is busy enough for a tick to be slow, ticks get rarer and larger, and the writers keep the server.
+ * While there is traffic, the pause is this many times as long as advances take of late, up to `longestBusyMs`: when the
+ * server is busy enough for ticks to be slow, they get rarer and larger, and the writers keep the server.
  */
 const pausePerAdvance = 2;
-const longestBusyMs = 12;
+const longestBusyMs = 5;
+/** Weight of the newest advance in "of late": one that waited for a disk must not lengthen the next pause. */
+const newestWeight = 0.1;
 /** Longest pause, asleep or not: the truth behind every hint. Ten idle ticks per second cost 3 ms of a core. */
 const longestMs = 100;
 /** A pause from which on it is worth sleeping instead: a nudge then comes sooner than the pause would end. */
@@ -36,7 +38,7 @@ const retryLockMs = 500;
 /**
  * When to ask the database again: the ladder from busy to asleep.
  *
- * Busy: after 2 ms, or twice what the last advance took, then 4, 8, … 100 while nothing is found. Writers pay nothing, as they find the waiter's lock free.
+ * Busy: after 2 ms, or twice what an advance takes of late, then 4, 8, … 100 while nothing is found. Writers pay nothing, as they find the waiter's lock free.
  * Asleep: on reaching 16 ms it takes the lock, advances once more, and from then on a writer's nudge wakes it. That last
  * advance closes the gap: an event that was committed before the lock was held is found by it, and whoever writes after
  * that finds the lock taken. (A writer in between holds the lock shared, so that it cannot be had.) Found something, or
@@ -57,7 +59,8 @@ export class PostgresWakeUp implements WakeUp, Service {
   #wake: (() => void) | undefined;
   #nextTryAt = 0;
   /** When the last wait ended, and with it the advance began. */
-  #resumedAt = 0;
+  #resumedAt = performance.now();
+  #advanceMs = shortestMs / pausePerAdvance;
 
   constructor({ directUrl, signals }: WakeUpOptions) {
     this.#signals = signals ?? {};
@@ -119,8 +122,8 @@ export class PostgresWakeUp implements WakeUp, Service {
   async wait(found: boolean, signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
     if (found) {
-      const advanceMs = performance.now() - this.#resumedAt;
-      this.#pauseMs = Math.min(Math.max(shortestMs, pausePerAdvance * advanceMs), longestBusyMs);
+      this.#advanceMs += (performance.now() - this.#resumedAt - this.#advanceMs) * newestWeight;
+      this.#pauseMs = Math.min(Math.max(shortestMs, pausePerAdvance * this.#advanceMs), longestBusyMs);
       this.#listener?.release();
     }
     await this.#sleep(signal);
