@@ -276,7 +276,7 @@ function notMigrated(found: number, known: number): FeedError {
 function changedMigration(migration: Migration, ranAs: string): FeedError {
   return new FeedError(
     "INVALID_REQUEST",
-    `Migration ${migration.name} is not the one that this database ran as ${ranAs}.`,
-    "Use the Millrace that migrated this database, or a released version of it.",
+    `Migration ${migration.number} differs from the one that this database ran (${ranAs}).`,
+    "Use the Millrace that migrated this database. One that may be thrown away, like the .millrace directory of a trial, can be deleted and made anew.",
   );
 }

@@ -42,8 +42,13 @@ export function queryError(error: unknown, doing: string): unknown {
 }
 
 function unavailable(message: string, cause: unknown): FeedError {
-  return new FeedError("DATABASE_UNAVAILABLE", message, "Try again; Millrace reconnects by itself.", {
-    cause,
-    retryAfterMs: 1000,
-  });
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    message,
+    "Try again once the database answers; a running server reconnects by itself.",
+    {
+      cause,
+      retryAfterMs: 1000,
+    },
+  );
 }
