@@ -98,7 +98,8 @@ export async function watchTable(
   database.on("notice", warn);
   try {
     await withLock(options, `watch ${request.table}`, () =>
-      database.query(
+      change(
+        database,
         "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7)",
         parameters,
       ),
@@ -120,7 +121,7 @@ export async function unwatchTable(database: pg.Client, table: string, options: 
   const gone = (await listSources(database)).find((source) => source.table === undefined && source.watchedAs === table);
   const oid = gone?.oid ?? (await tableOid(database, table));
   const { rows } = await withLock(options, `unwatch ${table}`, () =>
-    database.query<{ released: boolean }>("select millrace.unwatch($1::oid::regclass) as released", [oid]),
+    change<{ released: boolean }>(database, "select millrace.unwatch($1::oid::regclass) as released", [oid]),
   );
   if (rows[0]?.released !== true) throw notWatched(table);
 }
@@ -207,6 +208,24 @@ async function tableOid(database: pg.Client, table: string): Promise<number> {
     `There is no table ${table} that this role can see.`,
     'Name it with its schema, quoted as in SQL: shop.orders, shop."Order Items".',
   );
+}
+
+/** One statement in a transaction that writes and is READ COMMITTED, whatever the role's defaults. */
+async function change<R extends pg.QueryResultRow>(
+  database: pg.Client,
+  statement: string,
+  parameters: readonly unknown[],
+): Promise<pg.QueryResult<R>> {
+  await database.query("begin isolation level read committed read write");
+  try {
+    const result = await database.query<R>(statement, [...parameters]);
+    await database.query("commit");
+    return result;
+  } catch (error) {
+    // When that fails too, the connection is gone, and the first error says why.
+    await database.query("rollback").catch(() => undefined);
+    throw error;
+  }
 }
 
 /** Tries again while others hold the lock: writers must not queue behind this for more than a second at a time. */

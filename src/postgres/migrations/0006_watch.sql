@@ -280,6 +280,11 @@ declare
   asked record;
   wanted millrace.source;
 begin
+  -- A snapshot from before the lock would not show what others registered meanwhile, and two could have one topic.
+  if current_setting('transaction_isolation') <> 'read committed' then
+    raise exception 'millrace.watch needs a transaction that is READ COMMITTED'
+      using errcode = 'MR004', hint = 'begin isolation level read committed; select millrace.watch(...); commit';
+  end if;
   perform millrace.assert_owned(target);
   lock table millrace.source in share row exclusive mode;
   select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name, c.relname into asked

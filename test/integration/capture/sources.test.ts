@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
 import { listSources, unwatchTable, watchTable } from "../../../src/postgres/sources.ts";
-import { servers, WatchedDatabase } from "./watched-database.ts";
+import { refusal, servers, WatchedDatabase } from "./watched-database.ts";
 
 async function failure(promise: Promise<unknown>): Promise<FeedError> {
   try {
@@ -146,5 +146,34 @@ describe.each(servers)("sources on $name", ({ cluster }) => {
     await database.run("insert into t values (2)");
     expect((await database.written()).map(({ key }) => key)).toEqual(["2"]);
     expect(await listSources(database.client)).toHaveLength(1);
+  });
+
+  it("are watched and unwatched by a role whose transactions are serializable and read only by default", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    const role = `careful_${await database.value<number>("select pg_backend_pid()")}`;
+    await database.run(
+      `create role ${role} login`,
+      `grant create, usage on schema public to ${role}`,
+      `select millrace.allow('${role}', 'watcher')`,
+      "create table t (id int primary key)",
+      `alter table t owner to ${role}`,
+      `alter role ${role} set default_transaction_read_only = on`,
+      `alter role ${role} set default_transaction_isolation = serializable`,
+    );
+    const owner = await database.session(role);
+    expect(await watchTable(owner, { table: "t" })).toMatchObject({ table: "public.t", problems: [] });
+    await unwatchTable(owner, "t");
+    expect(await listSources(owner)).toEqual([]);
+  });
+
+  it("cannot take a topic behind the back of a snapshot that does not show its source", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run("create table a (id int primary key)", "create table b (id int primary key)");
+    const early = await database.session();
+    await early.query("begin isolation level repeatable read; select 1");
+    await watchTable(database.client, { table: "a", topic: "orders" });
+    expect(await refusal(early.query("select millrace.watch('b', 'orders')"))).toMatchObject({ code: "MR004" });
+    await early.query("rollback");
+    expect(await refusal(early.query("select millrace.watch('b', 'orders')"))).toMatchObject({ code: "23505" });
   });
 });
