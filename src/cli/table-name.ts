@@ -5,10 +5,10 @@ import { nearNames } from "./near-names.ts";
 /** Throws, with the names that may have been meant, unless there is a table of this name, written as in SQL. */
 export async function assertTable(client: pg.ClientBase, name: string): Promise<void> {
   const { rows } = await client.query<{ name: string; exists: boolean }>(
-    `select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name,
-       c.oid = to_regclass($1) is true as "exists"
+    `select pg_catalog.format('%I.%I', n.nspname, c.relname) as name,
+       c.oid = pg_catalog.to_regclass($1)::oid is true as "exists"
      from pg_catalog.pg_class c join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-     where c.oid = to_regclass($1)
+     where c.oid = pg_catalog.to_regclass($1)::oid
        or c.relkind in ('r', 'p') and n.nspname !~ '^(pg_|information_schema$|millrace$)'`,
     [name],
   );
