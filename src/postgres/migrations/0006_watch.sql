@@ -271,6 +271,12 @@ begin
 end $$;
 comment on function millrace.assert_alone(regclass, text) is 'Raises when another source has the topic, or the rows.';
 
+-- One row, changed by each registration. A transaction whose snapshot is older than another's registration, and so would not
+-- see that its topic is taken, cannot change the row, and fails.
+create table millrace.registration (count bigint not null);
+insert into millrace.registration values (0);
+comment on table millrace.registration is 'How often tables were watched. Part of millrace.watch.';
+
 create function millrace.register_source(
   target regclass, topic text, key_columns text[], include text[], exclude text[], before_values boolean, capture_truncate boolean
 ) returns millrace.source
@@ -280,13 +286,14 @@ declare
   asked record;
   wanted millrace.source;
 begin
-  -- A snapshot from before the lock would not show what others registered meanwhile, and two could have one topic.
-  if current_setting('transaction_isolation') <> 'read committed' then
-    raise exception 'millrace.watch needs a transaction that is READ COMMITTED'
-      using errcode = 'MR004', hint = 'begin isolation level read committed; select millrace.watch(...); commit';
-  end if;
   perform millrace.assert_owned(target);
   lock table millrace.source in share row exclusive mode;
+  begin
+    update millrace.registration set count = count + 1;
+  exception when serialization_failure then
+    raise exception 'another table was watched since this transaction began'
+      using errcode = '40001', hint = 'Try again, in a transaction that begins now.';
+  end;
   select format('%s.%s', quote_ident(n.nspname), quote_ident(c.relname)) as name, c.relname into asked
   from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = target;
   wanted.relid := target;

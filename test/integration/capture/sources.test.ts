@@ -172,8 +172,12 @@ describe.each(servers)("sources on $name", ({ cluster }) => {
     const early = await database.session();
     await early.query("begin isolation level repeatable read; select 1");
     await watchTable(database.client, { table: "a", topic: "orders" });
-    expect(await refusal(early.query("select millrace.watch('b', 'orders')"))).toMatchObject({ code: "MR004" });
+    expect(await refusal(early.query("select millrace.watch('b', 'orders')"))).toMatchObject({
+      code: "40001",
+      hint: "Try again, in a transaction that begins now.",
+    });
     await early.query("rollback");
+    await early.query("set default_transaction_isolation = serializable");
     expect(await refusal(early.query("select millrace.watch('b', 'orders')"))).toMatchObject({ code: "23505" });
   });
 });
