@@ -75,10 +75,9 @@ export class Stream {
   #snapshot: SnapshotDelivery | undefined;
   /** Frames that were decided together and wait to be emitted. */
   readonly #queue: Frame[] = [];
-  /** History that was read and not yet passed, in order: the page at hand and, at most, the one after it. */
-  readonly #pages: Page[] = [];
-  /** The version after which history is being read. */
-  #readingAfter: Version | undefined;
+  /** History that was read and not yet passed. */
+  #page: Page | undefined;
+  #reading = false;
   /** The state that the client was last told, or may take for granted. */
   #told: StreamState;
   #checkpointAtMs: number;
@@ -118,27 +117,23 @@ export class Stream {
 
   /** What the read gave; `undefined` when there is nothing, or it failed and is to be tried again. */
   supply(page: Page | undefined): void {
-    const after = this.#readingAfter;
-    this.#readingAfter = undefined;
-    if (page === undefined || after === undefined) {
-      return;
+    this.#reading = false;
+    if (page !== undefined) {
+      const next = this.#progress.scanned + 1;
+      if (next < page.firstVersion || next > pageEnd(page)) {
+        throw new FeedError(
+          "INTERNAL",
+          `The page from version ${page.firstVersion} does not hold version ${next}, which was asked for.`,
+          "Report this as a fault of Millrace.",
+        );
+      }
     }
-    if (after + 1 < page.firstVersion || after >= pageEnd(page)) {
-      throw new FeedError(
-        "INTERNAL",
-        `The page from version ${page.firstVersion} does not hold version ${after + 1}, which was asked for.`,
-        "Report this as a fault of Millrace.",
-      );
-    }
-    // Unless what it was to follow has been forgotten meanwhile.
-    if (after === this.#heldUpTo()) {
-      this.#pages.push(page);
-    }
+    this.#page = page;
   }
 
   /** Gives back history that was read: a client that takes nothing shall cost nothing. It is read again. */
   forget(): void {
-    this.#pages.length = 0;
+    this.#page = undefined;
   }
 
   /** `nowMs` is monotonic. */
@@ -179,10 +174,10 @@ export class Stream {
     if (clean && this.#told !== this.#state()) {
       return this.#emit(this.#checkpoint(), nowMs);
     }
-    const after = this.#nextRead();
-    if (after !== undefined) {
-      this.#readingAfter = after;
-      return { kind: "read", after };
+    // Before a checkpoint that is due: else a client that is slower than its interval would get nothing but checkpoints.
+    if (this.#lacksPage()) {
+      this.#reading = true;
+      return { kind: "read", after: this.#progress.scanned };
     }
     const batch = new Batch(this.#options.scan.maxBatchBytes);
     const more = this.#collect(batch);
@@ -195,39 +190,16 @@ export class Stream {
     if (this.#progress.clean && nowMs >= this.#checkpointAtMs) {
       return this.#emit(this.#checkpoint(), nowMs);
     }
-    if (more || this.#nextRead() !== undefined) {
+    if (more || this.#lacksPage()) {
       return MORE;
     }
     const checkpointAtMs = this.#progress.clean ? this.#checkpointAtMs : Number.POSITIVE_INFINITY;
     return { kind: "wait", untilMs: Math.min(checkpointAtMs, this.#options.closesAtMs) };
   }
 
-  /**
-   * The version after which to read history next. One page ahead, so that the table is read while a client takes what was
-   * read before; but not before a page is begun, so that a client who is so slow that pages are forgotten costs one each.
-   */
-  #nextRead(): Version | undefined {
-    const [atHand, ahead] = this.#pages;
-    const enough = ahead !== undefined || (atHand !== undefined && this.#progress.scanned < atHand.firstVersion);
-    if (this.#readingAfter !== undefined || enough || this.#inLog()) {
-      return undefined;
-    }
-    const after = this.#heldUpTo();
-    return after + 1 < this.#view.log.oldest ? after : undefined;
-  }
-
-  #heldUpTo(): Version {
-    const last = this.#pages.at(-1);
-    return last === undefined ? this.#progress.scanned : pageEnd(last);
-  }
-
-  #letGoOfPassed(): void {
-    if (this.#inLog()) {
-      this.#pages.length = 0;
-    }
-    while (this.#pages[0] !== undefined && pageEnd(this.#pages[0]) <= this.#progress.scanned) {
-      this.#pages.shift();
-    }
+  /** What comes next is neither at hand nor on its way. */
+  #lacksPage(): boolean {
+    return !this.#inLog() && this.#page === undefined && !this.#reading;
   }
 
   /** Gathers what is at hand; true when it stopped although there is more. Never reads: that takes an action. */
@@ -252,7 +224,15 @@ export class Stream {
       this.#occur("met_the_log");
       return this.#view.log.read(this.#progress.scanned);
     }
-    return this.#pages.find((page) => pageEnd(page) > this.#progress.scanned);
+    const page = this.#page;
+    return page !== undefined && pageEnd(page) > this.#progress.scanned ? page : undefined;
+  }
+
+  /** Not before the batch is decided: events that were put back to the boundary come from the same page again. */
+  #letGoOfPassed(): void {
+    if (this.#page !== undefined && (this.#inLog() || pageEnd(this.#page) <= this.#progress.scanned)) {
+      this.#page = undefined;
+    }
   }
 
   /** Whether what comes next is in the log, or will be: the table may be ahead of it. */
@@ -314,7 +294,7 @@ export class Stream {
     if (version >= log.head) {
       return 0;
     }
-    const next = log.tickOf(version + 1) ?? tickHolding(this.#pages[0]?.ticks ?? [], version + 1);
+    const next = log.tickOf(version + 1) ?? tickHolding(this.#page?.ticks ?? [], version + 1);
     return next === undefined ? undefined : Math.max(0, this.#clock.now() - next.timeMicros / 1000);
   }
 

@@ -370,47 +370,32 @@ describe("feed", () => {
     await feed.stop();
   });
 
-  test("G9 history is read one page ahead, and what comes after a page that was given back is not kept", async () => {
+  test("a page is read once, also when its last events wait for a batch of their own", async () => {
     const reads: number[] = [];
-    let answer: (() => void) | undefined;
     const { time, feed, memory } = await setUp({ limits: { logMaxBytes: 1 } }, (store) =>
       inFrontOf(store, {
-        readAfter: async (after, signal) => {
+        readAfter: (after, signal) => {
           reads.push(after);
-          if (reads.length === 2) {
-            await new Promise<void>((resolve) => {
-              answer = resolve;
-            });
-          }
           return store.readAfter(after, signal);
         },
       }),
     );
-    for (const count of [1_500, 1_500, 1]) {
+    for (const count of [700, 700, 1]) {
       emit(memory, count);
       await time.pass(30);
     }
     const abort = new AbortController();
-    const request = { ...REQUEST, start: { kind: "oldest" as const }, maxBatchBytes: 100_000 };
-    const client = feed.subscribe(request, abort.signal)[Symbol.asyncIterator]();
+    const start = { kind: "oldest" as const };
+    const client = feed.subscribe({ ...REQUEST, start }, abort.signal)[Symbol.asyncIterator]();
     const next = async () => {
       const result = client.next();
       await time.pass(1);
       return (await result).value;
     };
     await next();
-    const first = await next();
-    expect([first?.kind, reads]).toEqual(["events", [0]]);
-    const second = await next();
-    expect([second?.kind, reads]).toEqual(["events", [0, 1_000]]);
-    await time.pass(1_500);
-    answer?.();
-    await time.pass(1);
-    const third = await next();
-    const passed = second?.kind === "events" ? second.cursor.version : 0;
-    expect(passed).toBeGreaterThan(0);
-    expect(reads).toEqual([0, 1_000, passed]);
-    expect(third?.kind === "events" && third.events[0]?.version).toBe(passed + 1);
+    expect(await next()).toMatchObject({ events: { length: 700 }, complete: true });
+    expect(await next()).toMatchObject({ events: { length: 300 }, complete: false });
+    expect(reads).toEqual([0]);
     abort.abort();
     await client.next().catch(() => undefined);
     await feed.stop();
