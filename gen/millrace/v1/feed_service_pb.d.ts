@@ -175,7 +175,8 @@ export declare const SnapshotSchema: GenMessage<Snapshot>;
  */
 export declare type Delivery = Message<"millrace.v1.Delivery"> & {
   /**
-   * Longest silence, with up to a tenth of jitter: a checkpoint comes when nothing else did. Unset means 15 s.
+   * Longest silence, with up to a tenth of jitter: a checkpoint comes when nothing else did. Unset means 15 s. Only in the
+   * middle of a tick or of a snapshot may it be longer, while the rest is being read: a checkpoint there would be untrue.
    *
    * @generated from field: google.protobuf.Duration checkpoint_interval = 5;
    */
@@ -392,7 +393,8 @@ export declare type Checkpoint = Message<"millrace.v1.Checkpoint"> & {
   lagVersions?: bigint | undefined;
 
   /**
-   * Age of the oldest settled version that the stream has yet to pass; zero when there is none. Absent when unknown (STALE).
+   * Age of the oldest settled version that the stream has yet to pass, by this server's clock and the database's; zero when
+   * there is none. Absent when unknown (STALE).
    *
    * @generated from field: google.protobuf.Duration lag = 5;
    */
@@ -831,7 +833,7 @@ export enum FeedState {
   UNSPECIFIED = 0,
 
   /**
-   * Starting: the log is not filled yet.
+   * Starting: the database has not answered yet, or its schema is being brought up to date.
    *
    * @generated from enum value: FEED_STATE_STARTING = 1;
    */
