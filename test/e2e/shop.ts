@@ -2,12 +2,13 @@ import pg from "pg";
 import { resolveConfig } from "../../src/server/config.ts";
 import { type RunningServer, startServer } from "../../src/server/server.ts";
 import { freshDatabase } from "../support/cluster.ts";
+import { eventually } from "../support/deadline.ts";
 
 /** A server on a real Postgres with a watched table `orders`, as a client meets it. */
 export interface Shop extends AsyncDisposable {
   readonly url: string;
   readonly server: RunningServer;
-  /** Commits one new order for each total, in one transaction. */
+  /** Commits one new order for each total, in one transaction, and resolves when the server has them. */
   order(...totals: readonly string[]): Promise<void>;
 }
 
@@ -27,7 +28,9 @@ export async function openShop(): Promise<Shop> {
     url: server.url,
     server,
     async order(...totals) {
+      const before = server.feed.status().head;
       await client.query("insert into orders (total) select * from unnest($1::numeric[])", [totals]);
+      await eventually(async () => server.feed.status().head >= before + totals.length);
     },
     [Symbol.asyncDispose]: () => open.disposeAsync(),
   };
