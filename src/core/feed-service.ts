@@ -194,7 +194,7 @@ class FeedService implements Feed, FeedView {
     if (snapshot === undefined) {
       stream.begin();
     } else {
-      stream.beginSnapshot({ topics: snapshot.topics, restart });
+      stream.beginSnapshot({ topics: snapshot.parts.map(({ topic }) => topic), restart });
     }
     const { changed } = this.log;
     const failure = () => this.#tail.fatal;

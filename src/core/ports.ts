@@ -53,10 +53,41 @@ export interface Bounds {
   readonly head: Version;
 }
 
-/** Which sources a snapshot holds. */
+/** Which rows a snapshot holds, and where it goes on. */
 export interface SnapshotRequest {
   /** Tells by a source's topic (or template) whether it is wanted at all. */
   readonly wantsSource: (topic: string) => boolean;
+  /** The only keys that are wanted of a source, `undefined` for all. A hint: rows of other keys may come nevertheless. */
+  readonly wantedKeys?: ((topic: string) => readonly string[] | undefined) | undefined;
+  /** The selectors as text: a place that was found with others is no place to go on from. */
+  readonly selection?: string | undefined;
+  /** How far an earlier snapshot came. Its rows are not copied again, unless `SnapshotReader.resumed` says so. */
+  readonly after?: SnapshotPlace | undefined;
+}
+
+/**
+ * How far the rows of a snapshot have come: so many whole sources, and those rows of the next one whose keys are not
+ * after `key` in the order of the source's rows.
+ */
+export interface SnapshotPlace {
+  /** Hash (unsigned, 32 bits) of the selection, and of the sources and how they are captured, in their order. */
+  readonly shape: number;
+  /** Sources that are complete. */
+  readonly sources: number;
+  /** `Event.key` of the last row of the next source; `undefined` at its beginning. */
+  readonly key: string | undefined;
+  /** Rows delivered up to here, of all sources. */
+  readonly rows: number;
+}
+
+/** One source in a snapshot. */
+export interface SnapshotPart {
+  /** Topic or template. */
+  readonly topic: string;
+  /** Its rows come in a total order of their keys: the snapshot can go on after any of them. */
+  readonly ordered: boolean;
+  /** As the planner knows, often wrong by a tenth. */
+  readonly estimatedRows: number;
 }
 
 /**
@@ -66,11 +97,36 @@ export interface SnapshotRequest {
 export interface SnapshotReader {
   /** The rows are as of the end of this tick. */
   readonly tick: Tick;
-  /** The sources' topics or templates, in the order in which their rows come. */
-  readonly topics: readonly string[];
-  /** Batches of SNAPSHOT events, all with the version `tickEnd(tick)`, in primary-key order within a source. */
-  rows(): AsyncIterable<readonly Event[]>;
+  /** The sources in the order in which their rows come, those before `after` among them. */
+  readonly parts: readonly SnapshotPart[];
+  /** Goes into every `SnapshotPlace` of this snapshot. */
+  readonly shape: number;
+  /**
+   * Whether the rows begin after `SnapshotRequest.after`. False when there was none, and when it means nothing any more:
+   * other selectors, a source watched differently, a source without an order.
+   */
+  readonly resumed: boolean;
+  /** Rows after `after`, in batches of one source each. Ends early, without an error, when `cut` is true afterwards. */
+  rows(): AsyncIterable<SnapshotRows>;
+  /**
+   * The copy was ended by its deadline or by the bounds of its spool: what was read is good, and the rest is to be had with
+   * another snapshot, after the last row. Never for want of an order: then `rows` rejects with LIMIT_EXCEEDED.
+   */
+  readonly cut: boolean;
+  /**
+   * Of settled events after the earlier snapshot's version, those that concern what lies before `SnapshotRequest.after`,
+   * and those of no source in the snapshot. The others are in the rows. Only when `resumed`.
+   */
+  concerning(events: readonly Event[], signal: AbortSignal): Promise<readonly Event[]>;
   close(): Promise<void>;
+}
+
+/** Successive rows of one source. */
+export interface SnapshotRows {
+  /** Index in `SnapshotReader.parts`. */
+  readonly part: number;
+  /** SNAPSHOT events with the version `tickEnd(tick)`, in the order of the source's keys. At least one. */
+  readonly events: readonly Event[];
 }
 
 /** Application events to append in one transaction. */

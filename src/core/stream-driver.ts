@@ -3,7 +3,7 @@ import { backOffMs } from "./back-off.ts";
 import { FeedError } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
-import type { Clock, FeedStore, SnapshotReader, Timers } from "./ports.ts";
+import type { Clock, FeedStore, SnapshotReader, SnapshotRows, Timers } from "./ports.ts";
 import type { Stream } from "./stream.ts";
 import { Bell, type WakeSet } from "./wake-set.ts";
 
@@ -39,7 +39,7 @@ export class StreamDriver {
   readonly #alarm: Alarm;
   readonly #onAbort = () => this.#bell.wake();
   #snapshot: SnapshotReader | undefined;
-  #rows: AsyncIterator<readonly Event[]> | undefined;
+  #rows: AsyncIterator<SnapshotRows> | undefined;
   /** When the client got the frame that it has not come back from. */
   #handedOverMs: number | undefined;
   #turnBeganMs: number;
@@ -115,7 +115,7 @@ export class StreamDriver {
     this.#rows ??= this.#snapshot?.rows()[Symbol.asyncIterator]();
     const next = await this.#rows?.next();
     if (next !== undefined && next.done !== true) {
-      return next.value;
+      return next.value.events;
     }
     await this.#closeSnapshot();
     return undefined;

@@ -10,6 +10,7 @@ import type {
   Published,
   SnapshotReader,
   SnapshotRequest,
+  SnapshotRows,
   WakeUp,
 } from "../core/ports.ts";
 import { History } from "./history.ts";
@@ -129,7 +130,7 @@ class Store implements MemoryStore {
     const tick = this.#tick("always");
     const topics = this.#tables.sources.filter((source) => request.wantsSource(source));
     const version = tickEnd(tick);
-    const rows = topics.flatMap((topic) =>
+    const rows = topics.map((topic) =>
       this.#tables.settled(topic).map(
         (row): Event => ({
           version,
@@ -144,7 +145,16 @@ class Store implements MemoryStore {
         }),
       ),
     );
-    return { tick, topics, rows: () => inBatches(rows, this.#snapshotRows, signal), close: async () => undefined };
+    return {
+      tick,
+      parts: topics.map((topic) => ({ topic, ordered: false, estimatedRows: 0 })),
+      shape: 0,
+      resumed: false,
+      cut: false,
+      rows: () => inBatches(rows, this.#snapshotRows, signal),
+      concerning: async () => [],
+      close: async () => undefined,
+    };
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -206,9 +216,15 @@ class Store implements MemoryStore {
   }
 }
 
-async function* inBatches(rows: readonly Event[], size: number, signal: AbortSignal): AsyncGenerator<readonly Event[]> {
-  for (let at = 0; at < rows.length; at += size) {
-    signal.throwIfAborted();
-    yield rows.slice(at, at + size);
+async function* inBatches(
+  parts: readonly (readonly Event[])[],
+  size: number,
+  signal: AbortSignal,
+): AsyncGenerator<SnapshotRows> {
+  for (const [part, rows] of parts.entries()) {
+    for (let at = 0; at < rows.length; at += size) {
+      signal.throwIfAborted();
+      yield { part, events: rows.slice(at, at + size) };
+    }
   }
 }

@@ -5,7 +5,7 @@ import { type Lease, withLease } from "./lease.ts";
 import { look } from "./look.ts";
 import { shippedMigrations } from "./migration-files.ts";
 import { queryError } from "./query-error.ts";
-import { type ReadableSource, sourceRights } from "./snapshot-sources.ts";
+import { type ReadableSource, sourceRights } from "./snapshot/sources.ts";
 import { readSources } from "./sources.ts";
 import { assertEpoch, capabilities, outboxRoom, serverFacts } from "./statements/doctor.ts";
 import { appliedMigrations, lastTickAhead, migrationsReadable, schemaOwner } from "./statements/lookups.ts";

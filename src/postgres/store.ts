@@ -18,7 +18,7 @@ import { withLease } from "./lease.ts";
 import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
-import { openSnapshot, type SnapshotOptions } from "./snapshot.ts";
+import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
 import { readBounds, readTickAt, readTickOf } from "./statements/find-ticks.ts";
 import { Tail } from "./tail.ts";
 import { tickFromText } from "./tick-row.ts";

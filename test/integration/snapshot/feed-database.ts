@@ -2,7 +2,7 @@ import pg from "pg";
 import type { Event } from "../../../src/core/event.ts";
 import type { SnapshotReader } from "../../../src/core/ports.ts";
 import { migrate } from "../../../src/postgres/migrate.ts";
-import { openSnapshot, type SnapshotOptions } from "../../../src/postgres/snapshot.ts";
+import { openSnapshot, type SnapshotOptions } from "../../../src/postgres/snapshot/snapshot.ts";
 import { tickTransaction } from "../../../src/postgres/statements/tick.ts";
 import { sharedCluster, type TestCluster } from "../../support/cluster.ts";
 
@@ -78,7 +78,7 @@ function poolOf(connectionString: string, max: number): pg.Pool {
 export async function readAll(reader: SnapshotReader): Promise<readonly Event[]> {
   const rows: Event[] = [];
   try {
-    for await (const batch of reader.rows()) rows.push(...batch);
+    for await (const batch of reader.rows()) rows.push(...batch.events);
   } finally {
     await reader.close();
   }

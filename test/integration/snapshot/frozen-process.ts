@@ -1,5 +1,5 @@
 import pg from "pg";
-import { openSnapshot } from "../../../src/postgres/snapshot.ts";
+import { openSnapshot } from "../../../src/postgres/snapshot/snapshot.ts";
 
 /** Opens a snapshot and freezes, as a machine does that swaps or is suspended. Run by `spooling.test.ts`. */
 const [, , url, epoch = "", deadlineMs] = process.argv;

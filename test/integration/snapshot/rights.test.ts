@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openSnapshot } from "../../../src/postgres/snapshot.ts";
+import { openSnapshot } from "../../../src/postgres/snapshot/snapshot.ts";
 import { createFeedDatabase, type FeedDatabase, forever, readAll } from "./feed-database.ts";
 
 let database: FeedDatabase;
@@ -69,7 +69,7 @@ describe("an ordinary role with the capability server", () => {
 
   it("gets no rows when nothing is wanted, and still a moment", async () => {
     const reader = await snapshotOf("nothing.of.the.kind");
-    expect(reader.topics).toEqual([]);
+    expect(reader.parts).toEqual([]);
     expect(await readAll(reader)).toEqual([]);
     expect(reader.tick.tick).toBeGreaterThan(0);
   });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import type pg from "pg";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { openSnapshot } from "../../../src/postgres/snapshot.ts";
+import { openSnapshot } from "../../../src/postgres/snapshot/snapshot.ts";
 import { createFeedDatabase, type FeedDatabase, forever, readAll, until } from "./feed-database.ts";
 
 const rows = 60_000;
@@ -44,13 +44,13 @@ describe("spool", () => {
     const keys: (string | undefined)[] = [];
     const reading = reader.rows()[Symbol.asyncIterator]();
     const first = await reading.next();
-    keys.push(...(first.value ?? []).map(({ key }: { key: string | undefined }) => key));
+    keys.push(...(first.value?.events ?? []).map(({ key }: { key: string | undefined }) => key));
     await noTransaction();
     expect(keys.length).toBeLessThan(rows / 2);
     // Nameless: nothing is left behind, however the process ends.
     expect(await readdir(directory)).toEqual([]);
     for (let next = await reading.next(); next.done !== true; next = await reading.next()) {
-      keys.push(...next.value.map(({ key }) => key));
+      keys.push(...next.value.events.map(({ key }) => key));
     }
     await reader.close();
     expect(keys).toEqual([...Array.from({ length: rows }, (_, i) => `${i + 1}`), "1", "2", "3"]);
@@ -59,8 +59,8 @@ describe("spool", () => {
   it("comes in batches of bounded size", async () => {
     const reader = await database.snapshot();
     for await (const batch of reader.rows()) {
-      expect(batch.length).toBeLessThanOrEqual(1000);
-      const bytes = batch.reduce((sum, { after }) => sum + (after?.length ?? 0), 0);
+      expect(batch.events.length).toBeLessThanOrEqual(1000);
+      const bytes = batch.events.reduce((sum, { after }) => sum + (after?.length ?? 0), 0);
       expect(bytes).toBeLessThanOrEqual(300 * 1024);
     }
     await reader.close();
@@ -127,7 +127,7 @@ describe("a copy that is not over", () => {
     await atTheGate();
     let read = 0;
     for await (const batch of reader.rows()) {
-      read += batch.length;
+      read += batch.events.length;
       if (read > rows / 2) break;
     }
     expect(read).toBeGreaterThan(rows / 2);

@@ -71,7 +71,7 @@ test.each(servers)("functions planted in the search path are not run by a server
     const tick = await store.tickOf(2, never);
     expect(await store.tickAt(tick?.timeMicros ?? 0, never)).toEqual(tick);
     const snapshot = await store.snapshot({ wantsSource: () => true }, never);
-    const rows = (await Array.fromAsync(snapshot.rows())).flat();
+    const rows = (await Array.fromAsync(snapshot.rows())).flatMap(({ events }) => events);
     await snapshot.close();
     expect(rows.map(({ topic }) => topic)).toEqual(["orders.eu"]);
     expect((await why(pool)).lastTick.head).toBe(2);

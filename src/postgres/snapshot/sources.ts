@@ -1,7 +1,7 @@
 import pg from "pg";
-import { FeedError } from "../core/errors.ts";
-import type { Lease } from "./lease.ts";
-import { listSources } from "./statements/snapshot.ts";
+import { FeedError } from "../../core/errors.ts";
+import type { Lease } from "../lease.ts";
+import { listSources } from "./statements.ts";
 
 /** A watched table and how its rows become events. */
 export interface SnapshotSource {

@@ -1,7 +1,7 @@
 import pg from "pg";
-import type { SnapshotSource } from "../snapshot-sources.ts";
-import { tickRow } from "./find-ticks.ts";
-import { pinned } from "./look.ts";
+import { tickRow } from "../statements/find-ticks.ts";
+import { pinned } from "../statements/look.ts";
+import type { SnapshotSource } from "./sources.ts";
 
 /*
  * A copy of tables as of exactly one tick, by two transactions:

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { type FileHandle, open, unlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { FeedError } from "../core/errors.ts";
+import { FeedError } from "../../core/errors.ts";
 
 /** Bounds of one spool. */
 export interface SpoolLimits {

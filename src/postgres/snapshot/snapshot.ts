@@ -1,15 +1,16 @@
 import type pg from "pg";
 import { to as copyTo } from "pg-copy-streams";
-import { FeedError } from "../core/errors.ts";
-import type { Event } from "../core/event.ts";
-import { type Tick, tickEnd } from "../core/page.ts";
-import type { SnapshotReader, SnapshotRequest } from "../core/ports.ts";
+import { FeedError } from "../../core/errors.ts";
+import type { Event } from "../../core/event.ts";
+import { type Tick, tickEnd } from "../../core/page.ts";
+import type { SnapshotPart, SnapshotReader, SnapshotRequest, SnapshotRows } from "../../core/ports.ts";
+import { sqlState, sqlStateOf } from "../database-error.ts";
+import { type Lease, takeLease, withLease } from "../lease.ts";
+import { look } from "../look.ts";
+import { queryError } from "../query-error.ts";
+import { tickFromText } from "../tick-row.ts";
 import { createCopyTuples } from "./copy-tuples.ts";
-import { sqlState, sqlStateOf } from "./database-error.ts";
-import { type Lease, takeLease, withLease } from "./lease.ts";
-import { look } from "./look.ts";
-import { queryError } from "./query-error.ts";
-import { type SnapshotSource, sameSources, wantedSources } from "./snapshot-sources.ts";
+import { type SnapshotSource, sameSources, wantedSources } from "./sources.ts";
 import { createSpool, type Spool, type SpoolLimits } from "./spool.ts";
 import {
   adoptSnapshot,
@@ -19,8 +20,7 @@ import {
   pinSettings,
   tableLockHolders,
   tickAndExport,
-} from "./statements/snapshot.ts";
-import { tickFromText } from "./tick-row.ts";
+} from "./statements.ts";
 
 /** Bounds of a snapshot. */
 export interface SnapshotOptions extends SpoolLimits {
@@ -216,7 +216,10 @@ function tablesKeepChanging(): FeedError {
 
 class SpooledSnapshot implements SnapshotReader {
   readonly tick: Tick;
-  readonly topics: readonly string[];
+  readonly parts: readonly SnapshotPart[];
+  readonly shape = 0;
+  readonly resumed = false;
+  readonly cut = false;
   readonly #sources: readonly SnapshotSource[];
   readonly #reader: Lease;
   readonly #spool: Spool;
@@ -232,7 +235,7 @@ class SpooledSnapshot implements SnapshotReader {
     closed: () => void,
   ) {
     this.tick = tick;
-    this.topics = sources.map(({ topic }) => topic);
+    this.parts = sources.map(({ topic }) => ({ topic, ordered: false, estimatedRows: 0 }));
     this.#sources = sources;
     this.#reader = reader;
     this.#spool = createSpool(options);
@@ -248,7 +251,7 @@ class SpooledSnapshot implements SnapshotReader {
     if (signal.aborted) abort();
   }
 
-  async *rows(): AsyncGenerator<readonly Event[], void, undefined> {
+  async *rows(): AsyncGenerator<SnapshotRows, void, undefined> {
     const tuples = createCopyTuples(3);
     let source = 0;
     let batch: Event[] = [];
@@ -257,13 +260,16 @@ class SpooledSnapshot implements SnapshotReader {
       tuples.push(chunk);
       for (let step = tuples.next(); step !== "more"; step = tuples.next()) {
         if (step === "end") {
+          if (batch.length > 0) yield { part: source, events: batch };
           source += 1;
+          batch = [];
+          bytes = 0;
           continue;
         }
-        batch.push(this.#event(tuples.text(0), tuples.field(1), tuples.text(2) ?? this.topics[source] ?? ""));
+        batch.push(this.#event(tuples.text(0), tuples.field(1), tuples.text(2) ?? this.parts[source]?.topic ?? ""));
         bytes += tuples.bytes;
         if (batch.length < batchRows && bytes < batchBytes) continue;
-        yield batch;
+        yield { part: source, events: batch };
         batch = [];
         bytes = 0;
       }
@@ -271,7 +277,10 @@ class SpooledSnapshot implements SnapshotReader {
     if (source !== this.#sources.length) {
       throw new FeedError("INTERNAL", "The copy of the tables is not whole.", "Take the snapshot again.");
     }
-    if (batch.length > 0) yield batch;
+  }
+
+  async concerning(): Promise<readonly Event[]> {
+    throw new FeedError("INTERNAL", "This snapshot does not go on from an earlier one.", "Take it from its start.");
   }
 
   close(): Promise<void> {

@@ -1,4 +1,4 @@
-import { FeedError } from "../core/errors.ts";
+import { FeedError } from "../../core/errors.ts";
 
 const signatureBytes = 11;
 const headerBytes = signatureBytes + 8;
