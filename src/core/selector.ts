@@ -124,13 +124,24 @@ function rulesByTopic(rules: readonly Rule[]): (topic: string) => readonly Rule[
 }
 
 /**
- * The topic has passed already. A TRUNCATE passes whatever the keys, for it is about all of them; a row of a snapshot
- * passes whatever the operations, for the stream asked for it by asking for a snapshot.
+ * The topic has passed already. A TRUNCATE passes whatever the keys, for it is about all of them, and so does the message
+ * that the table was altered; a row of a snapshot passes whatever the operations, for the stream asked for it by asking
+ * for a snapshot.
  */
 function passes(rule: Rule, event: Event): boolean {
   const { operation, key } = event;
   if (rule.operations !== undefined && operation !== "SNAPSHOT" && !rule.operations.has(operation)) {
     return false;
   }
-  return rule.keys === undefined || operation === "TRUNCATE" || (key !== undefined && rule.keys.has(key));
+  if (rule.keys === undefined || operation === "TRUNCATE") {
+    return true;
+  }
+  return key === undefined ? announcesSchema(event) : rule.keys.has(key);
+}
+
+const decoder = new TextDecoder();
+
+/** Of the messages without a key, those with this header. An application's own may carry it too, on topics of its own. */
+function announcesSchema({ operation, headers }: Event): boolean {
+  return operation === "MESSAGE" && headers !== undefined && decoder.decode(headers).includes('"millrace-schema"');
 }

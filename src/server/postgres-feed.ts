@@ -2,6 +2,7 @@ import type { Logger } from "pino";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
 import { migrate } from "../postgres/migrate.ts";
+import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
 import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore } from "../postgres/store.ts";
 import type { Config } from "./config.ts";
@@ -50,6 +51,12 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
   }, log);
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
+  const schemas = createSchemaWatch({
+    pool,
+    report: (message, error) => (error === undefined ? log.info({}, message) : log.debug({ err: error }, message)),
+  });
+  opening.defer(() => schemas.stop());
+  await schemas.start(signal);
 
   const open = opening.move();
   return { feed, problems: monitor.current, stop: () => open.disposeAsync() };

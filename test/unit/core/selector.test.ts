@@ -141,6 +141,18 @@ describe("selectors", () => {
     expect(wantsSource("orders")).toBe(false);
   });
 
+  test("keys let through what is told of the schema of their topics, of a template too, and no other message", () => {
+    const { matches: passes } = compileSelectors([selector({ topics: ["orders.eu"], keys: ["1"] })]);
+    const headers = new TextEncoder().encode('{"millrace-schema": "changed"}');
+    const told = { key: undefined, operation: "MESSAGE", headers } as const;
+    expect(passes(event("orders.eu", told))).toBe(true);
+    expect(passes(event("orders.{region}", told))).toBe(true);
+    expect(passes(event("parcels", told))).toBe(false);
+    expect(passes(event("orders.eu", { ...told, key: "2" }))).toBe(false);
+    expect(passes(event("orders.eu", { ...told, headers: new TextEncoder().encode('{"a": "b"}') }))).toBe(false);
+    expect(passes(event("orders.eu", { ...told, headers: undefined }))).toBe(false);
+  });
+
   test("operations let through their own and every row of a snapshot", () => {
     const { matches: passes } = compileSelectors([selector({ operations: ["DELETE"] })]);
     expect(passes(event("a", { operation: "DELETE" }))).toBe(true);
