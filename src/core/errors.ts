@@ -16,6 +16,7 @@ export interface FeedErrorDetail {
   readonly epoch?: string;
   readonly oldestVersion?: number;
   readonly headVersion?: number;
+  readonly forkVersion?: number;
   readonly cursor?: string;
   readonly retryAfterMs?: number;
   readonly violations?: readonly { readonly field: string; readonly message: string }[];

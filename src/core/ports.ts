@@ -1,16 +1,16 @@
 import type { Event, Operation, Version } from "./event.ts";
+import type { Lineage } from "./lineage.ts";
 import type { Page, Tick } from "./page.ts";
 
 /**
  * What the core asks of a database. `src/postgres` and `src/memory` implement these; one contract suite
  * (`test/contract`) holds both to the same meaning.
  *
- * Every method that waits takes an AbortSignal and rejects with its reason. Failures are `FeedError`s.
+ * Every method that waits takes an AbortSignal and rejects with its reason. Failures are `FeedError`s. The epoch and its
+ * lineage are fixed while the store is open; every method that asks the database rejects with `EpochOver` when that does not
+ * continue the epoch any more.
  */
-export interface FeedStore {
-  /** The history in force, a UUID. Fixed while the store is open: a change of epoch closes it. */
-  readonly epoch: string;
-
+export interface FeedStore extends Lineage {
   /** Oldest readable version and last settled one, as the database says now. `oldest` is `head + 1` when nothing is kept. */
   bounds(signal: AbortSignal): Promise<Bounds>;
 
@@ -18,6 +18,8 @@ export interface FeedStore {
    * Settles what has committed since the last tick, if anything, and then returns the versions after `after`, whoever
    * settled them: as many as a page holds, or `undefined` when `after` is the head. What it returns is durable.
    * Safe from any number of processes at once. For the one tail of a process; on a connection of its own.
+   * Settles nothing, and rejects with `EpochOver`, when the newest tick that the store has ever shown is not the database's
+   * any more: a disk that was rolled back.
    */
   advance(after: Version, signal: AbortSignal): Promise<Page | undefined>;
 

@@ -2,6 +2,7 @@ import { type Cursor, decodeCursor } from "./cursor.ts";
 import { FeedError, type FeedErrorDetail } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { Start } from "./feed.ts";
+import { assertSameEpoch, assertShared } from "./lineage.ts";
 import type { Log } from "./log.ts";
 import { type Tick, tickEnd } from "./page.ts";
 import type { Bounds, FeedStore, SnapshotReader, WakeUp } from "./ports.ts";
@@ -45,13 +46,13 @@ export async function resolveStart(start: Start, context: StartContext, signal: 
     case "oldest":
       return await plain(oldestPosition(context, signal));
     case "version":
-      assertEpoch(start.epoch, context);
+      await assertShared(start, context, signal);
       return await plain(positionAt(start.version, context, signal));
     case "time":
       return await plain(positionAtTime(start.timeMicros, context, signal));
     case "cursor": {
       const cursor = cursorOf(start.cursor, context);
-      assertEpoch(cursor.epoch, context);
+      await assertShared(cursor, context, signal);
       // A snapshot that was cut begins anew: it matters to nobody whether history still reaches back to it.
       return cursor.snapshot
         ? await fromSnapshot(context, true, signal)
@@ -77,7 +78,7 @@ export async function passBarrier(token: string, context: StartContext, signal: 
       { violations: [{ field: "after_transaction", message: "must be `<epoch>:<xid8>`" }] },
     );
   }
-  assertEpoch(epoch, context);
+  await assertSameEpoch(epoch, context, signal);
   const version = await context.store.settled(xid, signal);
   context.wakeUp.nudge();
   await headReaches(version, context, signal);
@@ -194,17 +195,6 @@ async function headReaches(version: Version, context: StartContext, signal: Abor
 
 async function tickOf(version: Version, context: StartContext, signal: AbortSignal): Promise<Tick | undefined> {
   return context.log.tickOf(version) ?? (await context.store.tickOf(version, signal));
-}
-
-function assertEpoch(epoch: string | undefined, context: StartContext): void {
-  if (epoch !== undefined && epoch !== "" && epoch !== context.store.epoch) {
-    throw new FeedError(
-      "EPOCH_CHANGED",
-      `The position belongs to epoch ${epoch}; the history in force is ${context.store.epoch}.`,
-      "Start again from `snapshot` or `oldest`: positions of one epoch mean nothing in another.",
-      { epoch: context.store.epoch, headVersion: context.log.head },
-    );
-  }
 }
 
 function historyLost(what: string, bounds: Bounds, context: StartContext): FeedError {

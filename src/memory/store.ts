@@ -1,6 +1,7 @@
 import { systemClock } from "../core/clock.ts";
 import { FeedError } from "../core/errors.ts";
 import type { Event, Version } from "../core/event.ts";
+import type { Ancestor } from "../core/lineage.ts";
 import { type Page, type Tick, tickEnd } from "../core/page.ts";
 import type {
   Bounds,
@@ -56,6 +57,7 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): MemoryStore
 
 class Store implements MemoryStore {
   readonly epoch: string;
+  readonly lineage: readonly Ancestor[] = [];
   readonly wakeUp: WakeUp;
   readonly outage = new Outage();
   readonly #clock: Clock;

@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { FeedError } from "../core/errors.ts";
 import type { Version } from "../core/event.ts";
+import type { Ancestor } from "../core/lineage.ts";
 import { type Page, type Tick, tickEnd } from "../core/page.ts";
 import type {
   Bounds,
@@ -72,7 +73,9 @@ class Store implements PostgresStore {
   readonly #historyPool: pg.Pool;
   readonly #servicePool: pg.Pool;
   readonly #snapshotPool: pg.Pool;
-  #opened: { readonly epoch: string; readonly tail: Tail; readonly pages: PageReader } | undefined;
+  #opened:
+    | { readonly epoch: string; readonly lineage: readonly Ancestor[]; readonly tail: Tail; readonly pages: PageReader }
+    | undefined;
   #stopping: Promise<void> | undefined;
 
   constructor(options: PostgresStoreOptions) {
@@ -93,6 +96,10 @@ class Store implements PostgresStore {
 
   get epoch(): string {
     return this.#open.epoch;
+  }
+
+  get lineage(): readonly Ancestor[] {
+    return this.#open.lineage;
   }
 
   get #open() {
@@ -123,7 +130,7 @@ class Store implements PostgresStore {
         },
       });
       await this.#wakeUp.start(signal);
-      this.#opened = { epoch, tail, pages };
+      this.#opened = { epoch, lineage: [], tail, pages };
     } catch (error) {
       await this.stop();
       throw error;

@@ -98,6 +98,7 @@ function detailOf(error: FeedError, mapping: ErrorMapping): ErrorDetail {
     violations: (detail.violations ?? []).map(({ field, message }) => ({ field, message })),
     ...(detail.oldestVersion === undefined ? {} : { oldestVersion: BigInt(detail.oldestVersion) }),
     ...(detail.headVersion === undefined ? {} : { headVersion: BigInt(detail.headVersion) }),
+    ...(detail.forkVersion === undefined ? {} : { forkVersion: BigInt(detail.forkVersion) }),
     ...(retryAfterMs === undefined ? {} : { retryAfter: durationFromMs(retryAfterMs) }),
   });
 }

@@ -73,6 +73,14 @@ export declare type ErrorDetail = Message<"millrace.v1.ErrorDetail"> & {
    * @generated from field: repeated millrace.v1.FieldViolation violations = 8;
    */
   violations: FieldViolation[];
+
+  /**
+   * The last version that the position's epoch shares with the one in force: what came after it must be discarded, and
+   * the stream can go on from there (`after_version`). Absent when nothing is known to be shared. EPOCH_CHANGED.
+   *
+   * @generated from field: optional uint64 fork_version = 9;
+   */
+  forkVersion?: bigint | undefined;
 };
 
 /**
