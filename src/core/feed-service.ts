@@ -1,8 +1,9 @@
 import { systemClock, systemTimers } from "./clock.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { Feed, FeedFailure, FeedState, FeedStatus, Subscription } from "./feed.ts";
+import type { EpochFeed, FeedFailure, FeedState, FeedStatus, Subscription } from "./feed.ts";
 import type { Frame } from "./frame.ts";
+import { EpochOver } from "./lineage.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "./ports.ts";
 import type { ScanOptions } from "./scan.ts";
 import { compileSelectors } from "./selector.ts";
@@ -37,6 +38,12 @@ export interface FeedOptions {
   readonly settleTimeoutMs?: number;
   /** Told of failures that nobody else is told of, and, without an error, when they are over. Default: nobody is. */
   readonly report?: (message: string, error?: unknown) => void;
+  /**
+   * Told once that the database does not continue what this feed has delivered: another epoch is in force, or what comes next
+   * is not kept any more. Streams stay open, STALE, until whoever is told has opened another feed and calls `end`. Default:
+   * they end at once with the reason.
+   */
+  readonly onOver?: (reason: FeedError) => void;
 }
 
 const DEFAULT_LIMITS: FeedLimits = { maxStreams: 20_000, logMaxBytes: 64 * 1024 * 1024 };
@@ -45,7 +52,7 @@ const CLOSING_LEAD_MS = 500;
 const RETRY_AFTER_MS = 1_000;
 
 /** One process's view of the feed. Start it before use; see `Feed`. */
-export function createFeed(options: FeedOptions): Feed {
+export function createFeed(options: FeedOptions): EpochFeed {
   return new FeedService({
     clock: systemClock,
     timers: systemTimers,
@@ -57,9 +64,10 @@ export function createFeed(options: FeedOptions): Feed {
   });
 }
 
-type ResolvedOptions = Required<FeedOptions> & { readonly limits: FeedLimits };
+type ResolvedOptions = Required<Omit<FeedOptions, "onOver">> &
+  Pick<FeedOptions, "onOver"> & { readonly limits: FeedLimits };
 
-class FeedService implements Feed, FeedView {
+class FeedService implements EpochFeed, FeedView {
   readonly #options: ResolvedOptions;
   readonly #tail: Tail;
   #draining = false;
@@ -67,10 +75,15 @@ class FeedService implements Feed, FeedView {
   /** Streams that have not fixed their start: nothing but a rejection can end these. */
   readonly #opening = new Set<AbortController>();
   readonly #ended = new WakeSet();
+  /** Publications that wait for a version that may never come. */
+  readonly #over = new AbortController();
+  /** What streams end with. */
+  #reason: FeedError | undefined;
 
   constructor(options: ResolvedOptions) {
     this.#options = options;
-    this.#tail = new Tail({ ...options, logMaxBytes: options.limits.logMaxBytes });
+    const onOver = (reason: FeedError) => this.#onOver(reason);
+    this.#tail = new Tail({ ...options, logMaxBytes: options.limits.logMaxBytes, onOver });
   }
 
   get epoch(): string {
@@ -101,6 +114,24 @@ class FeedService implements Feed, FeedView {
   async stop(): Promise<void> {
     this.#beginDraining();
     await this.#tail.stop();
+  }
+
+  end(reason: FeedError): void {
+    this.#reason ??= reason;
+    this.#refuseOpening(reopening());
+    if (this.#tail.started) {
+      this.log.changed.wakeAll();
+    }
+  }
+
+  #onOver(reason: FeedError): void {
+    this.#over.abort(reason);
+    if (this.#options.onOver === undefined) {
+      this.end(reason);
+    } else {
+      this.#refuseOpening(reopening());
+      this.#options.onOver(reason);
+    }
   }
 
   async drain(graceMs: number): Promise<void> {
@@ -140,13 +171,16 @@ class FeedService implements Feed, FeedView {
   }
 
   #failure(): FeedFailure | undefined {
-    const { stale, failure, fatal } = this.#tail;
+    const { stale, failure, over } = this.#tail;
     if (!stale) {
       return undefined;
     }
-    if (fatal !== undefined) {
-      const action = "Restart Millrace, so that it serves the history in force. Its streams have ended.";
-      return { code: fatal.code, message: fatal.message, action };
+    if (over !== undefined) {
+      const action =
+        this.#options.onOver === undefined
+          ? "Open the store and the feed anew. Its streams have ended."
+          : "Nothing: Millrace opens the history in force by itself, and its streams then end.";
+      return { code: over.code, message: over.message, action };
     }
     return {
       code: failure?.code ?? "DATABASE_UNAVAILABLE",
@@ -197,7 +231,7 @@ class FeedService implements Feed, FeedView {
       stream.beginSnapshot({ topics: snapshot.parts.map(({ topic }) => topic), restart });
     }
     const { changed } = this.log;
-    const failure = () => this.#tail.fatal;
+    const failure = () => this.#reason;
     const { signal } = ending;
     return new StreamDriver({ stream, store, snapshot, changed, failure, clock, timers, signal });
   }
@@ -205,7 +239,7 @@ class FeedService implements Feed, FeedView {
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
     this.#assertServing();
     const after = this.log.head;
-    const published = await this.#options.store.publish(request, signal);
+    const published = await this.#unlessOver(this.#options.store.publish(request, signal));
     this.#options.wakeUp.nudge();
     return { ...published, version: published.version ?? (await this.#versionOf(published, after, signal)) };
   }
@@ -217,7 +251,9 @@ class FeedService implements Feed, FeedView {
     const cancel = timers.after(settleTimeoutMs, () => limit.abort());
     const onAbort = () => limit.abort();
     signal.addEventListener("abort", onAbort, { once: true });
+    this.#over.signal.addEventListener("abort", onAbort, { once: true });
     try {
+      this.#over.signal.throwIfAborted();
       if (!published.duplicate) {
         return await lastVersionOf(published.xid, after, this.log, limit.signal);
       }
@@ -228,6 +264,9 @@ class FeedService implements Feed, FeedView {
       return lastVersionHeld(published.xid, this.log);
     } catch (error) {
       signal.throwIfAborted();
+      if (this.#over.signal.aborted || error instanceof EpochOver) {
+        throw outcomeUnknown(this.epoch, error);
+      }
       if (!limit.signal.aborted) {
         this.#options.report("The version of a publication could not be found out.", error);
       }
@@ -235,6 +274,7 @@ class FeedService implements Feed, FeedView {
     } finally {
       cancel();
       signal.removeEventListener("abort", onAbort);
+      this.#over.signal.removeEventListener("abort", onAbort);
     }
   }
 
@@ -244,16 +284,29 @@ class FeedService implements Feed, FeedView {
     ending: AbortController,
   ): Promise<ResolvedStart> {
     const { store, wakeUp } = this.#options;
-    const failure = () => this.#tail.fatal;
+    const failure = () => this.#reason;
     const context: StartContext = { store, wakeUp, log: this.log, wantsSource, oldest: this.oldest, failure };
     this.#opening.add(ending);
     try {
       if (request.afterTransaction !== undefined && request.afterTransaction !== "") {
-        await passBarrier(request.afterTransaction, context, ending.signal);
+        await this.#unlessOver(passBarrier(request.afterTransaction, context, ending.signal));
       }
-      return await resolveStart(request.start, context, ending.signal);
+      return await this.#unlessOver(resolveStart(request.start, context, ending.signal));
     } finally {
       this.#opening.delete(ending);
+    }
+  }
+
+  /** Whoever meets another epoch before the tail does is told to try again; and the tail shall look at once. */
+  async #unlessOver<T>(work: Promise<T>): Promise<T> {
+    try {
+      return await work;
+    } catch (error) {
+      if (!(error instanceof EpochOver)) {
+        throw error;
+      }
+      this.#options.wakeUp.nudge();
+      throw reopening(error);
     }
   }
 
@@ -269,9 +322,9 @@ class FeedService implements Feed, FeedView {
     if (this.#draining) {
       throw goingDown();
     }
-    const { fatal, started } = this.#tail;
-    if (fatal !== undefined) {
-      throw fatal;
+    const { over, started } = this.#tail;
+    if (over !== undefined) {
+      throw this.#options.onOver === undefined ? over : reopening(over);
     }
     if (!started) {
       throw new FeedError("DATABASE_UNAVAILABLE", "The feed is starting.", "Try again in a moment.", {
@@ -293,13 +346,36 @@ class FeedService implements Feed, FeedView {
     }
   }
 
+  #refuseOpening(reason: FeedError): void {
+    for (const opening of this.#opening) {
+      opening.abort(reason);
+    }
+  }
+
   #beginDraining(): void {
     this.#draining = true;
-    for (const opening of this.#opening) {
-      opening.abort(goingDown());
-    }
+    this.#refuseOpening(goingDown());
     if (this.#tail.started) {
       this.log.changed.wakeAll();
     }
   }
+}
+
+/** Nothing of the call has happened, and soon there is a feed that it can happen in. */
+function reopening(cause?: FeedError): FeedError {
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    "The database goes on in another history than this server has followed so far, and is being opened anew.",
+    "Try again in a moment.",
+    { retryAfterMs: RETRY_AFTER_MS, cause },
+  );
+}
+
+function outcomeUnknown(epoch: string, cause: unknown): FeedError {
+  return new FeedError(
+    "EPOCH_CHANGED",
+    `The events were committed in epoch ${epoch}, which has ended since: the history in force may have lost them.`,
+    "Look whether they are there, and publish them again if not; with the same idempotency key there is no need to look.",
+    { cause },
+  );
 }

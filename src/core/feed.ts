@@ -1,4 +1,4 @@
-import type { FeedErrorCode } from "./errors.ts";
+import type { FeedError, FeedErrorCode } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
 import type { Publication, Published, Service } from "./ports.ts";
@@ -67,4 +67,13 @@ export interface Feed extends Service {
   publish(request: Publication, signal: AbortSignal): Promise<Published>;
   /** No new streams; each open one gets `closing` and ends. Resolves when all have ended or the grace period is over. */
   drain(graceMs: number): Promise<void>;
+}
+
+/** A feed over one store, and so of one epoch. */
+export interface EpochFeed extends Feed {
+  /**
+   * Every open stream ends with this error, also in the middle of a snapshot; calls that have not begun are to be tried
+   * again. For when another feed has taken this one's place. Stop it afterwards.
+   */
+  end(reason: FeedError): void;
 }

@@ -3,6 +3,7 @@ import { backOffMs } from "./back-off.ts";
 import { FeedError } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
+import { EpochOver } from "./lineage.ts";
 import type { Clock, FeedStore, SnapshotReader, SnapshotRows, Timers } from "./ports.ts";
 import type { Stream } from "./stream.ts";
 import { Bell, type WakeSet } from "./wake-set.ts";
@@ -158,7 +159,8 @@ export class StreamDriver {
         }
       },
       (error: unknown) => {
-        if (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE") {
+        // An epoch that is over ends the stream by `failure`, which knows more about it.
+        if (error instanceof EpochOver || (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE")) {
           this.#retryRead();
           return;
         }

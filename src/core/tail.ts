@@ -15,15 +15,18 @@ export interface TailOptions {
   readonly timers: Timers;
   readonly staleAfterMs: number;
   readonly logMaxBytes: number;
+  /** Called once, when this tail can never move again: see `Tail.over`. */
+  readonly onOver: (reason: FeedError) => void;
   readonly report: (message: string, error?: unknown) => void;
 }
 
 /**
  * The one reader that fills the log: settle what has committed, append it, sleep until there may be more.
  *
- * It never gives up. A database that does not answer is asked again, more and more rarely; a fault of our own (a page that
- * does not fit the log) is reported and tried again too, for the log stays right and the streams stay open. What it cannot
- * do is keep quiet: as long as nothing can be settled the feed is STALE, with the reason.
+ * A database that does not answer is asked again, more and more rarely; a fault of our own (a page that does not fit the log)
+ * is reported and tried again too, for the log stays right and the streams stay open. What it cannot do is keep quiet: as
+ * long as nothing can be settled the feed is STALE, with the reason. It ends by itself only when its log can have no
+ * continuation: when the database goes on in another epoch, or no longer keeps what comes next.
  */
 export class Tail implements Service {
   readonly #options: TailOptions;
@@ -36,6 +39,7 @@ export class Tail implements Service {
   /** Since when an answer is due. Time asleep, when nothing is asked, is not time without an answer. */
   #askingSinceMs: number | undefined;
   #failure: FeedError | undefined;
+  #over: FeedError | undefined;
   #failures = 0;
   /** The failure is not one that time alone may heal within `staleAfterMs`. */
   #broken = false;
@@ -75,9 +79,9 @@ export class Tail implements Service {
     return this.#failure;
   }
 
-  /** What ends streams: a history that is no longer in force has no continuation. */
-  get fatal(): FeedError | undefined {
-    return this.#failure?.code === "EPOCH_CHANGED" ? this.#failure : undefined;
+  /** Why the log will never go on: the database has another epoch, or has dropped what comes next. */
+  get over(): FeedError | undefined {
+    return this.#over;
   }
 
   async start(signal: AbortSignal): Promise<void> {
@@ -104,7 +108,7 @@ export class Tail implements Service {
     const { signal } = this.#stopping;
     while (!signal.aborted) {
       const found = await this.#advance(log, signal);
-      if (signal.aborted) {
+      if (signal.aborted || this.#over !== undefined) {
         return;
       }
       try {
@@ -160,12 +164,10 @@ export class Tail implements Service {
 
   #failed(error: unknown): void {
     const failure = asFeedError(error);
+    const over = failure.code === "EPOCH_CHANGED" || failure.code === "HISTORY_LOST";
     if (this.#failure?.message !== failure.message) {
-      const over = failure.code === "EPOCH_CHANGED";
       this.#options.report(
-        over
-          ? "The history that this process serves is over: restart it to serve the one in force."
-          : "The feed cannot move; it tries again.",
+        over ? "The history that this feed follows is over." : "The feed cannot move; it tries again.",
         error,
       );
     }
@@ -173,6 +175,11 @@ export class Tail implements Service {
     this.#failures += 1;
     this.#broken = failure.code !== "DATABASE_UNAVAILABLE";
     this.#judge();
+    if (over) {
+      this.#over = failure;
+      this.#cancelPulse?.();
+      this.#options.onOver(failure);
+    }
   }
 
   /** Beside the tail's own work: an answer that is late or missing here changes nothing. */
@@ -203,7 +210,7 @@ export class Tail implements Service {
     const { clock, staleAfterMs } = this.#options;
     const since = this.#askingSinceMs;
     const stale = this.#broken || (since !== undefined && clock.monotonic() - since > staleAfterMs);
-    if (stale !== this.#stale || this.fatal !== undefined) {
+    if (stale !== this.#stale) {
       this.#stale = stale;
       this.#log?.changed.wakeAll();
     }

@@ -1,5 +1,6 @@
+import { FeedError } from "../core/errors.ts";
 import type { Event, Version } from "../core/event.ts";
-import { eventBytes, type Page, type Tick, tickHolding, tickIndexFrom } from "../core/page.ts";
+import { eventBytes, type Page, type Tick, tickEnd, tickHolding, tickIndexFrom } from "../core/page.ts";
 
 /** The settled events and their ticks; what the outbox and the tick table are to Postgres. */
 export class History {
@@ -8,14 +9,22 @@ export class History {
   readonly #ticks: Tick[];
   /** The non-empty ones: no two of them hold one version. */
   readonly #filled: Tick[] = [];
+  /** How often this was forked: what two forks settle is never the same. */
+  readonly #generation: number;
   #oldest: Version = 1;
 
-  constructor(timeMicros: number) {
-    this.#ticks = [makeTick(0, 1, 0, timeMicros)];
+  constructor(timeMicros: number, generation = 0) {
+    this.#generation = generation;
+    this.#ticks = [makeTick(0, 1, 0, timeMicros, generation)];
   }
 
   get oldest(): Version {
     return this.#oldest;
+  }
+
+  /** From the oldest version on. */
+  get events(): readonly Event[] {
+    return this.#events;
   }
 
   get head(): Version {
@@ -27,7 +36,7 @@ export class History {
     const last = this.#ticks.at(-1);
     const events = make(this.head + 1);
     const timeMicros = Math.max(last?.timeMicros ?? 0, nowMicros);
-    const tick = makeTick((last?.tick ?? -1) + 1, this.head + 1, events.length, timeMicros);
+    const tick = makeTick((last?.tick ?? -1) + 1, this.head + 1, events.length, timeMicros, this.#generation);
     this.#ticks.push(tick);
     if (events.length > 0) {
       this.#filled.push(tick);
@@ -36,6 +45,25 @@ export class History {
       }
     }
     return tick;
+  }
+
+  /** A copy that ends with this version, which must be the last of a tick. */
+  until(version: Version): History {
+    const ticks = this.#ticks.filter((tick) => tickEnd(tick) <= version);
+    const [first, ...others] = ticks;
+    const last = ticks.at(-1);
+    if (first?.tick !== 0 || last === undefined || tickEnd(last) !== version) {
+      throw new FeedError(
+        "INVALID_REQUEST",
+        `No tick ends with version ${version}, or what came before it is not kept.`,
+        "Fork where a tick ends, before anything is forgotten.",
+      );
+    }
+    const copy = new History(first.timeMicros, this.#generation + 1);
+    copy.#ticks.splice(0, 1, first, ...others);
+    copy.#filled.push(...others.filter(({ count }) => count > 0));
+    copy.#events.push(...this.#events.slice(0, version));
+    return copy;
   }
 
   page(after: Version, maxEvents: number): Page | undefined {
@@ -79,9 +107,9 @@ export class History {
   }
 }
 
-function makeTick(tick: number, firstVersion: Version, count: number, timeMicros: number): Tick {
+function makeTick(tick: number, firstVersion: Version, count: number, timeMicros: number, generation: number): Tick {
   const end = firstVersion + count - 1;
-  return { tick, firstVersion, count, timeMicros, fingerprint: digest([tick, end, count, timeMicros]) };
+  return { tick, firstVersion, count, timeMicros, fingerprint: digest([tick, end, count, timeMicros, generation]) };
 }
 
 function digest(values: readonly number[]): number {

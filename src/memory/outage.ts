@@ -6,6 +6,7 @@ export class Outage {
   readonly #lifted = new WakeSet();
   #mode: "none" | "refusing" | "hanging" = "none";
   #next: unknown;
+  #end: FeedError | undefined;
 
   /** Every call is refused with DATABASE_UNAVAILABLE until `lift`. */
   refuse(): void {
@@ -15,6 +16,12 @@ export class Outage {
   /** Calls get no answer until `lift`. */
   hang(): void {
     this.#mode = "hanging";
+  }
+
+  /** Every call fails with this from now on, also those that hang. */
+  refuseForGood(error: FeedError): void {
+    this.#end = error;
+    this.lift();
   }
 
   lift(): void {
@@ -37,6 +44,9 @@ export class Outage {
     }
     while (this.#mode === "hanging") {
       await nextWake(this.#lifted, signal);
+    }
+    if (this.#end !== undefined) {
+      throw this.#end;
     }
     if (this.#mode === "refusing") {
       throw new FeedError("DATABASE_UNAVAILABLE", "The database refuses connections.", "Wait until it is back.", {

@@ -1,7 +1,7 @@
 import { systemClock } from "../core/clock.ts";
 import { FeedError } from "../core/errors.ts";
 import type { Event, Version } from "../core/event.ts";
-import type { Ancestor } from "../core/lineage.ts";
+import { type Ancestor, EpochOver } from "../core/lineage.ts";
 import { type Page, type Tick, tickEnd } from "../core/page.ts";
 import type {
   Bounds,
@@ -48,6 +48,11 @@ export interface MemoryStore extends FeedStore {
   begin(): MemoryTransaction;
   /** Forgets what is older than this version. */
   retainFrom(version: Version): void;
+  /**
+   * What a restore does: the feed as it was at this version, the last of a tick, in a new epoch, with whatever came after
+   * forgotten. From now on this store rejects everything with `EpochOver`.
+   */
+  fork(version: Version): MemoryStore;
 }
 
 /** Holds everything in memory and forgets it with the process. Ticks by the same rule as Postgres. */
@@ -55,15 +60,23 @@ export function createMemoryStore(options: MemoryStoreOptions = {}): MemoryStore
   return new Store(options);
 }
 
+/** What a store takes over from the one that it forks. */
+interface Inheritance {
+  readonly lineage: readonly Ancestor[];
+  readonly transactions: Transactions;
+  readonly history: History;
+}
+
 class Store implements MemoryStore {
   readonly epoch: string;
-  readonly lineage: readonly Ancestor[] = [];
+  readonly lineage: readonly Ancestor[];
   readonly wakeUp: WakeUp;
   readonly outage = new Outage();
+  readonly #options: MemoryStoreOptions;
   readonly #clock: Clock;
   readonly #pageEvents: number;
   readonly #snapshotRows: number;
-  readonly #transactions = new Transactions();
+  readonly #transactions: Transactions;
   readonly #outbox = new Outbox();
   readonly #tables: Tables;
   readonly #history: History;
@@ -71,14 +84,18 @@ class Store implements MemoryStore {
   /** Of the last tick. */
   #snapshot: Snapshot;
 
-  constructor(options: MemoryStoreOptions) {
+  constructor(options: MemoryStoreOptions, inherited?: Inheritance) {
+    this.#options = options;
     this.epoch = options.epoch ?? crypto.randomUUID();
     this.wakeUp = createMemoryWakeUp(options.idleMs ?? 20);
     this.#clock = options.clock ?? systemClock;
     this.#pageEvents = options.pageEvents ?? 1_000;
     this.#snapshotRows = options.snapshotRows ?? 1_000;
+    this.lineage = inherited?.lineage ?? [];
+    this.#transactions = inherited?.transactions ?? new Transactions();
     this.#tables = new Tables(options.sources ?? [], this.#transactions);
-    this.#history = new History(this.#nowMicros());
+    this.#history = inherited?.history ?? new History(this.#nowMicros());
+    this.#tables.restore(this.#history.events);
     this.#publisher = new Publisher(
       () => this.begin(),
       (xid) => this.#history.lastVersionOf(xid),
@@ -99,6 +116,16 @@ class Store implements MemoryStore {
 
   retainFrom(version: Version): void {
     this.#history.retainFrom(version);
+  }
+
+  fork(version: Version): MemoryStore {
+    const lineage = [{ epoch: this.epoch, forkVersion: version }, ...this.lineage];
+    const { epoch: _epoch, ...options } = this.#options;
+    const inherited = { lineage, transactions: this.#transactions, history: this.#history.until(version) };
+    const successor = new Store(options, inherited);
+    this.outage.refuseForGood(new EpochOver(`The epoch in force is ${successor.epoch}, not ${this.epoch}.`));
+    this.wakeUp.nudge();
+    return successor;
   }
 
   async bounds(signal: AbortSignal): Promise<Bounds> {

@@ -94,6 +94,16 @@ export class Tables {
     }
   }
 
+  /** Brings empty tables to where these events led, all of them, for writers too. */
+  restore(events: readonly Event[]): void {
+    this.apply(events);
+    for (const rows of this.#settled.values()) {
+      for (const [id, row] of rows) {
+        this.#working.set(id, row);
+      }
+    }
+  }
+
   /** The settled rows of a source, in key order. */
   settled(source: string): readonly Row[] {
     const rows = [...(this.#settled.get(source)?.values() ?? [])];

@@ -35,9 +35,11 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
   return {
     subscribe: (request, context) => subscribe(request, context, options),
     publish: async (request: PublishRequest, context) => {
+      // Before the wait: afterwards another epoch may be in force.
+      const { epoch } = feed.status();
       const published = await feed.publish(publicationFromRequest(request), context.signal);
       return create(PublishResponseSchema, {
-        transaction: `${feed.status().epoch}:${published.xid}`,
+        transaction: `${epoch}:${published.xid}`,
         duplicate: published.duplicate,
         ...(published.version === undefined ? {} : { version: BigInt(published.version) }),
       });

@@ -1,9 +1,10 @@
 import { getEventListeners } from "node:events";
 import { describe, expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
-import type { Feed } from "../../../src/core/feed.ts";
+import type { EpochFeed, Feed } from "../../../src/core/feed.ts";
 import { createFeed, type FeedOptions } from "../../../src/core/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
+import { epochChanged } from "../../../src/core/lineage.ts";
 import { eventBytes } from "../../../src/core/page.ts";
 import type { FeedStore, WakeUp } from "../../../src/core/ports.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
@@ -22,7 +23,7 @@ const REQUEST = {
 interface Setup {
   readonly time: ManualTime;
   readonly memory: MemoryStore;
-  readonly feed: Feed;
+  readonly feed: EpochFeed;
   readonly reports: string[];
 }
 
@@ -221,10 +222,67 @@ describe("feed", () => {
       failure: {
         code: "EPOCH_CHANGED",
         message: "The database was restored.",
-        action: expect.stringContaining("Restart"),
+        action: expect.stringContaining("anew"),
       },
     });
-    expect(reports).toEqual([expect.stringContaining("restart it")]);
+    expect(reports).toEqual([expect.stringContaining("is over")]);
+    await feed.stop();
+    expect(time.pending).toBe(0);
+  });
+
+  test("G10 a feed that will be replaced keeps its streams, STALE, until it is told what they end with", async () => {
+    const told: FeedError[] = [];
+    const { time, feed, memory } = await setUp({ onOver: (reason) => told.push(reason) });
+    const { signal } = new AbortController();
+    emit(memory);
+    await time.pass(20);
+    emit(memory);
+    const open = follow(feed, signal, { start: { kind: "oldest" } as never });
+    await time.pass(100);
+    const writer = memory.begin();
+    const opening = follow(feed, signal, { afterTransaction: `${memory.epoch}:${writer.xid()}` as never });
+    await time.pass(20);
+    const successor = memory.fork(1);
+    successor.begin().commit();
+    await time.pass(100);
+    expect(told).toMatchObject([{ code: "EPOCH_CHANGED" }]);
+    expect(await opening.ended).toMatchObject({ code: "DATABASE_UNAVAILABLE", detail: { retryAfterMs: 1_000 } });
+    expect(await follow(feed, signal).ended).toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+    expect(feed.status()).toMatchObject({ state: "STALE", streams: 1, failure: { code: "EPOCH_CHANGED" } });
+    expect(open.frames.at(-1)).toMatchObject({ kind: "checkpoint", state: "STALE", version: 2 });
+    const reason = epochChanged(memory.epoch, successor, 1);
+    feed.end(reason);
+    expect(await open.ended).toBe(reason);
+    expect(reason.detail).toEqual({ epoch: successor.epoch, headVersion: 1, forkVersion: 1 });
+    await feed.stop();
+    expect(time.pending).toBe(0);
+  });
+
+  test("G1 a tail that slept longer than history is kept says so instead of trying for ever", async () => {
+    const told: FeedError[] = [];
+    const { time, feed, memory } = await setUp({ onOver: (reason) => told.push(reason) });
+    memory.outage.failNext(new FeedError("HISTORY_LOST", "Version 1 is not kept.", "Start anew."));
+    await time.pass(20);
+    expect(told).toMatchObject([{ code: "HISTORY_LOST" }]);
+    await feed.stop();
+  });
+
+  test("G6 a publication whose epoch ends before it is settled is told as neither done nor undone", async () => {
+    const { time, feed, memory } = await setUp({ onOver: () => undefined }, (store) =>
+      inFrontOf(store, {
+        publish: async (request, signal) => {
+          const published = await store.publish(request, signal);
+          memoryOf(store).fork(0);
+          return published;
+        },
+      }),
+    );
+    const events = [{ topic: "notes", key: undefined, operation: "MESSAGE" as const, payload: "1", headers: {} }];
+    const { signal } = new AbortController();
+    const answer = feed.publish({ events, idempotencyKey: "", principal: "" }, signal).catch((error: unknown) => error);
+    await time.pass(1_000);
+    expect(await answer).toMatchObject({ code: "EPOCH_CHANGED", message: expect.stringContaining("may have lost") });
+    expect(memory.epoch).toBe(feed.status().epoch);
     await feed.stop();
   });
 
