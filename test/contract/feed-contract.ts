@@ -1,6 +1,7 @@
 import { describe } from "vitest";
 import type { ContractHarness } from "./harness.ts";
 import { deliveryContract } from "./suite/delivery.ts";
+import { epochContract } from "./suite/epochs.ts";
 import { lifecycleContract } from "./suite/lifecycle.ts";
 import { orderContract } from "./suite/order.ts";
 import { selectionContract } from "./suite/selection.ts";
@@ -16,5 +17,6 @@ export function feedContract(name: string, harness: ContractHarness): void {
     snapshotContract(harness);
     deliveryContract(harness);
     lifecycleContract(harness);
+    epochContract(harness);
   });
 }

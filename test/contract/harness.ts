@@ -9,7 +9,9 @@ export type Capability =
   /** `outage` takes the database away. */
   | "outage"
   /** `pageEvents` is obeyed to the event. */
-  | "page_size";
+  | "page_size"
+  /** `backup` works: the database can be put back to an earlier moment. */
+  | "restore";
 
 /** One adapter under contract. */
 export interface ContractHarness {
@@ -28,7 +30,7 @@ export interface WorldOptions {
 
 /** A database, those who write to it, and any number of replicas of the feed. */
 export interface World extends AsyncDisposable {
-  /** For questions; feeds run on replicas. */
+  /** For questions; feeds run on replicas. Of the epoch that was in force when it was asked for. */
   readonly store: FeedStore;
   /** What one more process would read through. Ends with the world. */
   replica(): Promise<{ readonly store: FeedStore; readonly wakeUp: WakeUp }>;
@@ -38,6 +40,14 @@ export interface World extends AsyncDisposable {
   commitPrepared(name: string): Promise<void>;
   retainFrom(version: number): Promise<void>;
   readonly outage: { begin(): Promise<void>; end(): Promise<void> };
+  /** Remembers the database as it is, everything settled. Whatever is connected is cut off once, and writers for good. */
+  backup(): Promise<Backup>;
+}
+
+/** A database as it was at one moment. */
+export interface Backup {
+  /** Puts it in the place of the database. Writers from before are cut off; stores that are open meet another epoch. */
+  restore(): Promise<void>;
 }
 
 /** A writer's session, one transaction after another, each step said by the test. */

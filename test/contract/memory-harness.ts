@@ -1,3 +1,4 @@
+import { EpochOver } from "../../src/core/lineage.ts";
 import type { NewEvent } from "../../src/core/ports.ts";
 import { createMemoryStore, type MemoryStore } from "../../src/memory/store.ts";
 import type { MemoryTransaction } from "../../src/memory/transaction.ts";
@@ -5,19 +6,21 @@ import type { ContractHarness, World, WorldOptions, Writer } from "./harness.ts"
 
 /** The in-memory adapter under contract. */
 export const memoryHarness: ContractHarness = {
-  capabilities: new Set(["two_phase", "retention", "outage", "page_size"]),
+  capabilities: new Set(["two_phase", "retention", "outage", "page_size", "restore"]),
   open: async (options: WorldOptions = {}) => openWorld(options),
 };
 
 function openWorld(options: WorldOptions): World {
-  const store = createMemoryStore({
+  let store = createMemoryStore({
     sources: ["orders", "parcels.{region}"],
     pageEvents: options.pageEvents ?? 100,
     snapshotRows: options.pageEvents ?? 100,
   });
   const prepared = new Map<string, MemoryTransaction>();
   return {
-    store,
+    get store() {
+      return store;
+    },
     replica: async () => ({ store, wakeUp: store.wakeUp }),
     writer: async () => new MemoryWriter(store, prepared),
     commitPrepared: async (name) => {
@@ -26,6 +29,17 @@ function openWorld(options: WorldOptions): World {
     },
     retainFrom: async (version) => store.retainFrom(version),
     outage: { begin: async () => store.outage.refuse(), end: async () => store.outage.lift() },
+    backup: async () => {
+      const from = store;
+      const { head } = await from.bounds(new AbortController().signal);
+      return {
+        restore: async () => {
+          const replaced = store;
+          store = from.fork(head);
+          replaced.outage.refuseForGood(new EpochOver(`The epoch in force is ${store.epoch}.`));
+        },
+      };
+    },
     [Symbol.asyncDispose]: async () => undefined,
   };
 }

@@ -35,6 +35,7 @@ async function openWorld(options: WorldOptions = {}): Promise<World> {
       await admin.query(`commit prepared '${world.name}-${name}'`);
     },
     retainFrom: () => Promise.reject(new Error("declared by no capability")),
+    backup: () => Promise.reject(new Error("declared by no capability")),
     outage: {
       begin: async () => await own?.stop(),
       end: async () => await own?.start(),
