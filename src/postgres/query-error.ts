@@ -1,5 +1,6 @@
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import { EpochOver } from "../core/lineage.ts";
 import { sqlState } from "./database-error.ts";
 
 /** What a role lacks or a schema misses: the client cannot mend it. */
@@ -24,11 +25,8 @@ export function queryError(error: unknown, doing: string): unknown {
   const message = `Could not ${doing}: ${reason}.`;
   if (!(error instanceof pg.DatabaseError)) return unavailable(message, error);
   const state = error.code ?? "";
-  if (state === "MR001") {
-    return new FeedError("EPOCH_CHANGED", message, "Start again from a snapshot or from what is kept.", {
-      cause: error,
-    });
-  }
+  // Another replica has begun a new epoch; or this is another server, or another state of the data, and nobody has yet.
+  if (state === "MR001" || state === "MR003") return new EpochOver(message, { cause: error });
   if (misconfigured.has(state) || (state.startsWith("MR") && state !== "MR005")) {
     return new FeedError(
       "DATABASE_UNAVAILABLE",

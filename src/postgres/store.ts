@@ -19,6 +19,7 @@ import { withLease } from "./lease.ts";
 import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
+import { ShownTicks } from "./shown-ticks.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
 import { readBounds, readTickAt, readTickOf } from "./statements/find-ticks.ts";
 import { Tail } from "./tail.ts";
@@ -73,6 +74,7 @@ class Store implements PostgresStore {
   readonly #historyPool: pg.Pool;
   readonly #servicePool: pg.Pool;
   readonly #snapshotPool: pg.Pool;
+  readonly #shown = new ShownTicks();
   #opened:
     | { readonly epoch: string; readonly lineage: readonly Ancestor[]; readonly tail: Tail; readonly pages: PageReader }
     | undefined;
@@ -123,6 +125,7 @@ class Store implements PostgresStore {
         pool: this.#tailPool,
         epoch,
         pages,
+        shown: this.#shown,
         tickTimeoutMs: this.#options.tickTimeoutMs ?? 30_000,
         onTick: (tick) => {
           this.#wakeUp.settled(tick);
@@ -162,7 +165,9 @@ class Store implements PostgresStore {
   async readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined> {
     const { pages } = this.#open;
     try {
-      return await readPage(this.#historyPool, signal, (lease, alone) => pages.read(lease, after, alone));
+      const page = await readPage(this.#historyPool, signal, (lease, alone) => pages.read(lease, after, alone));
+      this.#shown.byReader(page?.ticks.at(-1));
+      return page;
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       throw queryError(error, "read history");
@@ -178,8 +183,10 @@ class Store implements PostgresStore {
     return this.#tick(readTickAt, timeMicros, signal);
   }
 
-  snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader> {
-    return openSnapshot(this.#snapshotPool, this.epoch, request, this.#options.snapshots ?? {}, signal);
+  async snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader> {
+    const reader = await openSnapshot(this.#snapshotPool, this.epoch, request, this.#options.snapshots ?? {}, signal);
+    this.#shown.byReader(reader.tick);
+    return reader;
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -195,7 +202,9 @@ class Store implements PostgresStore {
   async #tick(sql: string, position: number, signal: AbortSignal): Promise<Tick | undefined> {
     const values = [this.epoch, position];
     const [row] = await this.#rows<{ readonly text: string }>("look up a tick", sql, values, signal);
-    return row === undefined ? undefined : tickFromText(row.text);
+    const tick = row === undefined ? undefined : tickFromText(row.text);
+    this.#shown.byReader(tick);
+    return tick;
   }
 
   async #rows<R extends pg.QueryResultRow>(

@@ -7,6 +7,7 @@ import { operationFromLetter } from "./history.ts";
 import type { Lease } from "./lease.ts";
 import { type PageReader, readPage } from "./page.ts";
 import { queryError } from "./query-error.ts";
+import { assertContinues, type ShownTicks } from "./shown-ticks.ts";
 import { tickAndTail } from "./statements/tick.ts";
 import { tickFromText } from "./tick-row.ts";
 
@@ -16,6 +17,8 @@ export interface TailOptions {
   readonly pool: pg.Pool;
   readonly epoch: string;
   readonly pages: PageReader;
+  /** What the database must still hold before anything is settled. */
+  readonly shown: ShownTicks;
   /** How long one tick may take at first, in milliseconds. */
   readonly tickTimeoutMs: number;
   /** The number of the last tick, each time that the database was asked. */
@@ -45,10 +48,13 @@ export class Tail {
 
   /** See `FeedStore.advance`. */
   async advance(after: Version, signal: AbortSignal): Promise<Page | undefined> {
+    const { pool, pages, shown } = this.#options;
     try {
-      return await readPage(this.#options.pool, signal, (lease, alone) =>
-        alone ? this.#options.pages.read(lease, after, true) : this.#advance(lease, after),
+      const page = await readPage(pool, signal, (lease, alone) =>
+        alone ? pages.read(lease, after, true) : this.#advance(lease, after),
       );
+      shown.byTail(page?.ticks.at(-1));
+      return page;
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       // However long it takes, one tick must settle all that there is.
@@ -60,15 +66,16 @@ export class Tail {
   }
 
   async #advance(lease: Lease, after: Version): Promise<Page | undefined | "nothing"> {
-    const { epoch, pages, onTick } = this.#options;
+    const { epoch, pages, shown, onTick } = this.#options;
     const limits = { lockTimeoutMs: this.#tickTimeoutMs, statementTimeoutMs: this.#tickTimeoutMs };
-    const sql = tickAndTail(epoch, limits, this.#behind ? undefined : { after, maxRows, maxBytes });
+    const sql = tickAndTail(epoch, limits, shown.newest, this.#behind ? undefined : { after, maxRows, maxBytes });
     const results = await this.#withDeadline(lease, () => this.#query(lease, sql));
     this.#tickTimeoutMs = this.#options.tickTimeoutMs;
     const [tick, head] = (
       results.find(({ command, rows }) => command === "SELECT" && rows.length > 0)?.rows[0] ?? []
     ).map(Number);
     if (tick === undefined || head === undefined) {
+      await assertContinues(lease, this.#options.shown.newest);
       throw new FeedError("INTERNAL", "The tick gave no answer.", "Report this with the version of Postgres.");
     }
     onTick(tick);

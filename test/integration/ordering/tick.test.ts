@@ -242,8 +242,43 @@ describe("who the server is", () => {
     const store = await stage.store();
     await commit(session, "a");
     await session.query(change);
-    await expect(store.advance(0, never)).rejects.toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+    await expect(store.advance(0, never)).rejects.toMatchObject({ name: "EpochOver", code: "EPOCH_CHANGED" });
     await expect(tick(session)).rejects.toMatchObject({ code: "MR003" });
+  });
+
+  test("G6 data from before the last tick that was shown stop the tick, and nothing is settled into them", async () => {
+    await using stage = await openStage();
+    const session = await stage.session();
+    const [store, other] = [await stage.store(), await stage.store()];
+    for (const key of ["a", "b", "c"]) {
+      await commit(session, key);
+      await advanceAll(store);
+    }
+    await advanceAll(other);
+    await session.query("delete from millrace.tick where tick = (select max(tick) from millrace.tick)");
+    await commit(session, "d");
+    await expect(store.advance(3, never)).rejects.toMatchObject({ name: "EpochOver" });
+    await expect(other.advance(3, never)).rejects.toMatchObject({ name: "EpochOver" });
+    // Somebody who never saw it goes on, to the same number, and even so it is not the same tick.
+    await advanceAll(await stage.store());
+    await expect(store.advance(3, never)).rejects.toMatchObject({ name: "EpochOver" });
+    // A reader of history notices as little as a fresh process. Its tail must not believe it.
+    await other.readAfter(2, never);
+    await expect(other.advance(3, never)).rejects.toMatchObject({ name: "EpochOver" });
+  });
+
+  test("a tick that retention has dropped proves nothing", async () => {
+    await using stage = await openStage();
+    const session = await stage.session();
+    const [slept, other] = [await stage.store(), await stage.store()];
+    await commit(session, "a");
+    await advanceAll(slept);
+    for (const key of ["b", "c"]) {
+      await commit(session, key);
+      await advanceAll(other);
+    }
+    await session.query("delete from millrace.tick where tick < (select max(tick) from millrace.tick)");
+    await expect(slept.advance(1, never)).rejects.toMatchObject({ name: "FeedError", code: "HISTORY_LOST" });
   });
 
   test("another epoch in force is EPOCH_CHANGED for the tail and for history", async () => {
