@@ -54,6 +54,11 @@ export interface Source {
   readonly beforeValues: boolean;
   readonly captureTruncate: boolean;
   readonly createdAt: Date;
+  /**
+   * OFF: its changes are not captured. DEGRADED: they are, but some without their key, their topic, or not in every
+   * partition, or may yet be lost.
+   */
+  readonly state: "OK" | "DEGRADED" | "OFF";
   /** What is wrong with its capture, with what to do; empty when all is well. */
   readonly problems: readonly SourceProblem[];
 }
@@ -66,7 +71,9 @@ export interface SourceProblem {
     | "TRIGGER_MISSING"
     | "TRIGGER_OFF"
     | "TRUNCATE_UNSEEN"
-    | "COLUMN_GONE";
+    | "COLUMN_GONE"
+    | "KEY_NULLABLE"
+    | "TABLE_UNLOGGED";
   readonly message: string;
   readonly action: string;
 }
@@ -145,12 +152,26 @@ export async function readSources(client: pg.ClientBase): Promise<readonly Sourc
 type ListedSource = InferResult<typeof listedSources>[number];
 
 function sourceFromRow(row: ListedSource): Source {
-  const { table, replaced, includedColumns, withoutTrigger, switchedOff, truncateSeen, goneColumns, ...same } = row;
+  const {
+    table,
+    replaced,
+    includedColumns,
+    withoutTrigger,
+    switchedOff,
+    truncateSeen,
+    goneColumns,
+    nullableKeys,
+    unlogged,
+    ...same
+  } = row;
+  const problems = [...problemsOf(row)];
+  const off = table === null || withoutTrigger.includes(table) || switchedOff.includes(table);
   return {
     ...same,
     table: table ?? undefined,
     includedColumns: includedColumns ?? undefined,
-    problems: [...problemsOf(row)],
+    state: off ? "OFF" : problems.length > 0 ? "DEGRADED" : "OK",
+    problems,
   };
 }
 
@@ -190,6 +211,20 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
       kind: "COLUMN_GONE",
       message: `${row.table} has no column ${row.goneColumns.join(", ")} any more: its events carry millrace-drift.`,
       action: `Run \`millrace watch ${row.table}\` again with the columns that it has now.`,
+    };
+  }
+  if (row.nullableKeys.length > 0) {
+    yield {
+      kind: "KEY_NULLABLE",
+      message: `Key column ${row.nullableKeys.join(", ")} of ${row.table} may be null: events of such rows have no key.`,
+      action: `Make it NOT NULL, or run \`millrace watch ${row.table}\` again with another key.`,
+    };
+  }
+  for (const table of row.unlogged) {
+    yield {
+      kind: "TABLE_UNLOGGED",
+      message: `${table} is unlogged: a crash of Postgres empties it, and no event tells.`,
+      action: `Run \`alter table ${table} set logged\`; after a crash take a new snapshot.`,
     };
   }
 }

@@ -154,10 +154,16 @@ function waitFinding({ pid, relation, mode, blockedBy }: LockWait): Finding {
 
 /** What is wrong with the capture of a table, as a finding. */
 export function captureFinding({ kind, message, action }: SourceProblem): Finding {
-  return kind === "COLUMN_GONE" || kind === "TABLE_GONE"
-    ? warning(kind, message, action)
-    : error(kind, message, action);
+  return nothingLostYet.has(kind) ? warning(kind, message, action) : error(kind, message, action);
 }
+
+/** Of which nothing is lost yet. */
+const nothingLostYet: ReadonlySet<SourceProblem["kind"]> = new Set([
+  "COLUMN_GONE",
+  "TABLE_GONE",
+  "KEY_NULLABLE",
+  "TABLE_UNLOGGED",
+]);
 
 function preparedFinding({ gid, role, ageMs, wroteEvents }: PreparedTransaction): readonly Finding[] {
   if (!wroteEvents && ageMs < longPreparedMs) return [];

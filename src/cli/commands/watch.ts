@@ -122,11 +122,11 @@ export function addSources(program: Command, terminal: Terminal): void {
 
 function sourcesText(sources: readonly Source[]): string {
   if (sources.length === 0) return "no table is watched: `millrace watch TABLE`\n";
-  const rows = sources.map(({ table, watchedAs, topic, keyColumns, problems }) => [
+  const rows = sources.map(({ table, watchedAs, topic, keyColumns, state, problems }) => [
     table ?? watchedAs,
     topic,
     keyColumns.join(", "),
-    problems.length === 0 ? "ok" : problems.map(({ kind }) => kind).join(", "),
+    [state, ...new Set(problems.map(({ kind }) => kind))].join(" "),
   ]);
   const problems = sources.flatMap((source) => source.problems);
   const details = problems.map(({ kind, message, action }) => `\n${kind}: ${message}\n  ${action}\n`);

@@ -50,5 +50,10 @@ export const listedSources = catalog
     sql<readonly string[]>`array(select k from unnest(s.key_columns || s.topic_columns || s.excluded_columns) k
       where not exists (select from pg_catalog.pg_attribute a
         where a.attrelid = s.relid and a.attname = k and not a.attisdropped))`.as("goneColumns"),
+    sql<readonly string[]>`array(select a.attname::text from pg_catalog.pg_attribute a
+      where a.attrelid = s.relid and a.attname = any (s.key_columns) and a.attnum > 0 and not a.attisdropped
+        and not a.attnotnull)`.as("nullableKeys"),
+    sql<readonly string[]>`array(select ${called} from ${tables}
+      where c.relpersistence = 'u' order by p.level, c.relname)`.as("unlogged"),
   ])
   .orderBy("s.name");
