@@ -132,7 +132,7 @@ language sql stable set search_path = pg_catalog, pg_temp as $$
         'to', a - '{number,column,expression}'::text[], 'computed', a -> 'expression' is distinct from b -> 'expression')
         order by a ->> 'column')
       filter (where b - '{number,column,expression}'::text[] <> a - '{number,column,expression}'::text[]
-        or same_table and a -> 'expression' is distinct from b -> 'expression'))), '{}')
+        or same_table and a is not null and b is not null and a -> 'expression' is distinct from b -> 'expression'))), '{}')
   from pair
 $$;
 comment on function millrace.column_changes(jsonb, jsonb, boolean) is 'The difference between columns. Part of shape_change.';
