@@ -1,9 +1,10 @@
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
+import type { SnapshotPlace } from "./ports.ts";
 
 /**
- * "After this version of this epoch", or "in the middle of a snapshot taken at this version". Immutable; ordered by
- * version within an epoch. Its text form is opaque to clients.
+ * "After this version of this epoch", or "in the middle of a snapshot, what was delivered of it being as of this version".
+ * Immutable; ordered by version within an epoch. Its text form is opaque to clients.
  */
 export interface Cursor {
   /** UUID. */
@@ -14,38 +15,79 @@ export interface Cursor {
    * made: then nothing is compared.
    */
   readonly fingerprint: number;
-  /** The snapshot at `version` is not complete: to resume is to take it again. */
-  readonly snapshot: boolean;
+  /**
+   * `undefined` outside of snapshots. In the middle of one, the place to go on from: everything that it covers was
+   * delivered and is as of `version`. "anew" where there is none: to resume is to take the snapshot from its first row.
+   */
+  readonly snapshot: SnapshotPlace | "anew" | undefined;
 }
 
 // Text form: base64url, without padding, of
-//   format byte · flags · 16 bytes of epoch · varint version · 4 bytes of fingerprint · 4 bytes of FNV-1a over all before.
+//   format byte · flags · 16 bytes of epoch · varint version
+//   · with a place: 4 bytes of shape · varint sources · varint rows · with a key: varint of its length, and the key in UTF-8
+//   · 4 bytes of fingerprint · 4 bytes of FNV-1a over all before.
 // The checksum guards against damage (a digit lost in copying), not against forgery: a forged cursor reads nothing that
 // its bearer could not read with a plain version.
 const FORMAT = 1;
-const FLAG_SNAPSHOT = 1;
+const FLAG_ANEW = 1;
+const FLAG_PLACE = 2;
+const FLAG_KEY = 4;
+const FLAGS_KNOWN: ReadonlySet<number> = new Set([0, FLAG_ANEW, FLAG_PLACE, FLAG_PLACE | FLAG_KEY]);
 const EPOCH_OFFSET = 2;
 const VERSION_OFFSET = 18;
 const MAX_VARINT_BYTES = 8;
 const TRAILER_BYTES = 8;
-const MAX_BYTES = VERSION_OFFSET + MAX_VARINT_BYTES + TRAILER_BYTES;
+const MIN_BYTES = VERSION_OFFSET + 1 + TRAILER_BYTES;
+/** Without a key. */
+const MAX_FIXED_BYTES = VERSION_OFFSET + MAX_VARINT_BYTES + 4 + 3 * MAX_VARINT_BYTES + TRAILER_BYTES;
+/** Characters of the longest cursor: what `SubscribeRequest.after_cursor` takes. */
+const MAX_CHARACTERS = 4096;
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
-/** The text that clients hold and give back: about 40 characters of base64url. */
-export function encodeCursor(cursor: Cursor): string {
-  if (!UUID.test(cursor.epoch) || !Number.isSafeInteger(cursor.version) || cursor.version < 0) {
+/**
+ * The text that clients hold and give back: about 40 characters of base64url, and in the middle of a snapshot about as many
+ * more as the last row's key has.
+ *
+ * @param maxCharacters - A place that does not fit becomes "anew". Cursors without one are never longer than 46.
+ */
+export function encodeCursor(cursor: Cursor, maxCharacters = MAX_CHARACTERS): string {
+  if (!UUID.test(cursor.epoch) || !isCount(cursor.version)) {
     throw new FeedError(
       "INTERNAL",
       `A cursor cannot hold version ${cursor.version} of epoch ${cursor.epoch}.`,
       "Report this as a fault of Millrace.",
     );
   }
-  const bytes = new Uint8Array(MAX_BYTES);
+  const { snapshot } = cursor;
+  if (typeof snapshot !== "object") {
+    return textOf(cursor, snapshot === "anew" ? FLAG_ANEW : 0, undefined, undefined);
+  }
+  const key = snapshot.key === undefined ? undefined : encoder.encode(snapshot.key);
+  const fits = MAX_FIXED_BYTES + (key?.length ?? 0) <= Math.min(maxCharacters, MAX_CHARACTERS) * 0.75;
+  if (!fits || !isCount(snapshot.sources) || !isCount(snapshot.rows) || snapshot.key?.isWellFormed() === false) {
+    return textOf(cursor, FLAG_ANEW, undefined, undefined);
+  }
+  return textOf(cursor, key === undefined ? FLAG_PLACE : FLAG_PLACE | FLAG_KEY, snapshot, key);
+}
+
+function textOf(cursor: Cursor, flags: number, place: SnapshotPlace | undefined, key: Uint8Array | undefined): string {
+  const bytes = new Uint8Array(MAX_FIXED_BYTES + (key?.length ?? 0));
   const view = new DataView(bytes.buffer);
   bytes[0] = FORMAT;
-  bytes[1] = cursor.snapshot ? FLAG_SNAPSHOT : 0;
+  bytes[1] = flags;
   bytes.set(Uint8Array.fromHex(cursor.epoch.replaceAll("-", "")), EPOCH_OFFSET);
   let length = writeVarint(bytes, VERSION_OFFSET, cursor.version);
+  if (place !== undefined) {
+    view.setUint32(length, place.shape >>> 0);
+    length = writeVarint(bytes, writeVarint(bytes, length + 4, place.sources), place.rows);
+  }
+  if (key !== undefined) {
+    length = writeVarint(bytes, length, key.length);
+    bytes.set(key, length);
+    length += key.length;
+  }
   view.setUint32(length, cursor.fingerprint >>> 0);
   length += 4;
   view.setUint32(length, checksum(bytes, length));
@@ -56,7 +98,7 @@ export function encodeCursor(cursor: Cursor): string {
 /** @throws FeedError CURSOR_INVALID for every text that `encodeCursor` does not produce. */
 export function decodeCursor(text: string): Cursor {
   const bytes = bytesFromText(text);
-  if (bytes.length < VERSION_OFFSET + 1 + TRAILER_BYTES || bytes.length > MAX_BYTES) {
+  if (bytes.length < MIN_BYTES || text.length > MAX_CHARACTERS) {
     throw damaged("it has the wrong length");
   }
   if (bytes[0] !== FORMAT) {
@@ -68,16 +110,29 @@ export function decodeCursor(text: string): Cursor {
     throw damaged("its checksum does not match");
   }
   const flags = bytes[1] ?? 0;
-  const version = readVarint(bytes, VERSION_OFFSET, end - 4);
-  if (version === undefined || (flags & ~FLAG_SNAPSHOT) !== 0) {
+  const fields = new Fields(bytes.subarray(VERSION_OFFSET, end - 4));
+  const version = fields.varint();
+  const place = (flags & FLAG_PLACE) === 0 ? undefined : placeFrom(fields, (flags & FLAG_KEY) !== 0);
+  if (!FLAGS_KNOWN.has(flags) || version === undefined || place === "damaged" || !fields.done) {
     throw damaged("its fields are out of range");
   }
   return {
     epoch: uuidFromBytes(bytes.subarray(EPOCH_OFFSET, VERSION_OFFSET)),
     version,
     fingerprint: view.getUint32(end - 4),
-    snapshot: (flags & FLAG_SNAPSHOT) !== 0,
+    snapshot: flags === FLAG_ANEW ? "anew" : place,
   };
+}
+
+function placeFrom(fields: Fields, withKey: boolean): SnapshotPlace | "damaged" {
+  const shape = fields.uint32();
+  const sources = fields.varint();
+  const rows = fields.varint();
+  const key = withKey ? fields.text() : undefined;
+  if (shape === undefined || sources === undefined || rows === undefined || (withKey && key === undefined)) {
+    return "damaged";
+  }
+  return { shape, sources, key, rows };
 }
 
 /**
@@ -93,7 +148,7 @@ export function compareCursors(a: Cursor, b: Cursor): number {
       "Compare epochs before comparing cursors; this is a fault of the caller.",
     );
   }
-  return a.version - b.version || Number(b.snapshot) - Number(a.snapshot);
+  return a.version - b.version || Number(a.snapshot === undefined) - Number(b.snapshot === undefined);
 }
 
 function bytesFromText(text: string): Uint8Array {
@@ -136,20 +191,63 @@ function writeVarint(bytes: Uint8Array, offset: number, value: number): number {
   return at;
 }
 
-/** `undefined` unless exactly the bytes up to `end` are the shortest form of a safe integer. */
-function readVarint(bytes: Uint8Array, offset: number, end: number): number | undefined {
-  let value = 0;
-  let scale = 1;
-  for (let at = offset; at < end; at++) {
-    const byte = bytes[at] ?? 0;
-    value += (byte & 127) * scale;
-    scale *= 128;
-    const last = (byte & 128) === 0;
-    if (last !== (at === end - 1) || (last && byte === 0 && at > offset)) {
+function isCount(value: number): boolean {
+  return Number.isSafeInteger(value) && value >= 0;
+}
+
+/** Reads one field after another; each is `undefined` unless it is whole, in range and in its one form. */
+class Fields {
+  readonly #bytes: Uint8Array;
+  #at = 0;
+
+  constructor(bytes: Uint8Array) {
+    this.#bytes = bytes;
+  }
+
+  get done(): boolean {
+    return this.#at === this.#bytes.length;
+  }
+
+  /** A safe integer in the shortest of its forms. */
+  varint(): number | undefined {
+    let value = 0;
+    for (let scale = 1; this.#at < this.#bytes.length; scale *= 128) {
+      const byte = this.#bytes[this.#at++] ?? 0;
+      value += (byte & 127) * scale;
+      if (!Number.isSafeInteger(value)) {
+        return undefined;
+      }
+      if (byte < 128) {
+        return byte === 0 && scale > 1 ? undefined : value;
+      }
+    }
+    return undefined;
+  }
+
+  uint32(): number | undefined {
+    const bytes = this.#take(4);
+    return bytes === undefined ? undefined : new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+  }
+
+  text(): string | undefined {
+    const length = this.varint();
+    const bytes = length === undefined ? undefined : this.#take(length);
+    try {
+      return bytes === undefined ? undefined : decoder.decode(bytes);
+    } catch {
       return undefined;
     }
   }
-  return Number.isSafeInteger(value) ? value : undefined;
+
+  #take(length: number): Uint8Array | undefined {
+    const end = this.#at + length;
+    if (end > this.#bytes.length) {
+      return undefined;
+    }
+    const taken = this.#bytes.subarray(this.#at, end);
+    this.#at = end;
+    return taken;
+  }
 }
 
 function checksum(bytes: Uint8Array, end: number): number {

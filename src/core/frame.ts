@@ -1,8 +1,16 @@
 import type { Cursor } from "./cursor.ts";
 import type { Event, Version } from "./event.ts";
 
-/** How a stream stands to the feed. */
-export type StreamState = "CATCHING_UP" | "LIVE" | "STALE";
+/** How a stream stands to the feed. SNAPSHOT before all else while it delivers one. */
+export type StreamState = "CATCHING_UP" | "LIVE" | "STALE" | "SNAPSHOT";
+
+/** How far a snapshot has come. */
+export interface SnapshotProgress {
+  /** Rows delivered, of the whole snapshot. */
+  readonly rows: number;
+  /** `undefined` when nobody knows. */
+  readonly estimatedRows: number | undefined;
+}
 
 /** Why a stream ends although nothing failed. */
 export type ClosingReason = "DRAINING" | "DEADLINE";
@@ -27,12 +35,17 @@ export type Frame =
       readonly lagVersions: number | undefined;
       readonly lagMs: number | undefined;
       readonly timeMicros: number | undefined;
+      /** Of the snapshot that is being delivered. With one, the checkpoint is no boundary. */
+      readonly progress: SnapshotProgress | undefined;
     }
   | {
       readonly kind: "snapshot_started";
       readonly version: Version;
       readonly restart: boolean;
+      readonly resumed: boolean;
       readonly topics: readonly string[];
+      /** `undefined` when nobody knows. */
+      readonly estimatedRows: number | undefined;
     }
   | { readonly kind: "snapshot_complete"; readonly version: Version; readonly cursor: Cursor; readonly rows: number }
   | {

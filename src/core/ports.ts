@@ -88,8 +88,8 @@ export interface SnapshotPart {
   readonly topic: string;
   /** Its rows come in a total order of their keys: the snapshot can go on after any of them. */
   readonly ordered: boolean;
-  /** As the planner knows, often wrong by a tenth. */
-  readonly estimatedRows: number;
+  /** As the planner knows, often wrong by a tenth; `undefined` when it knows nothing. */
+  readonly estimatedRows: number | undefined;
 }
 
 /**
@@ -127,7 +127,10 @@ export interface SnapshotReader {
 export interface SnapshotRows {
   /** Index in `SnapshotReader.parts`. */
   readonly part: number;
-  /** SNAPSHOT events with the version `tickEnd(tick)`, in the order of the source's keys. At least one. */
+  /**
+   * SNAPSHOT events with the version `tickEnd(tick)`, in the order of the source's keys. None of them says only that the
+   * parts before this one are complete.
+   */
   readonly events: readonly Event[];
 }
 

@@ -107,7 +107,14 @@ export class Stream {
     const { version } = this.#progress.position;
     const { topics, restart } = snapshot;
     this.#snapshot = new SnapshotDelivery({ version, topics, restart }, this.#options.scan);
-    this.#queue.push(this.#opened(true), { kind: "snapshot_started", version, restart, topics });
+    this.#queue.push(this.#opened(true), {
+      kind: "snapshot_started",
+      version,
+      restart,
+      resumed: false,
+      topics,
+      estimatedRows: undefined,
+    });
   }
 
   /** What the snapshot's reader gave; `undefined` at its end. */
@@ -262,7 +269,12 @@ export class Stream {
 
   #cursor(snapshot: boolean): Cursor {
     const { version, tick } = this.#progress.position;
-    return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot };
+    return {
+      epoch: this.#view.epoch,
+      version,
+      fingerprint: tick?.fingerprint ?? 0,
+      snapshot: snapshot ? "anew" : undefined,
+    };
   }
 
   #opened(snapshot: boolean): Frame {
@@ -285,6 +297,7 @@ export class Stream {
       lagVersions: state === "STALE" ? undefined : Math.max(0, this.#view.log.head - version),
       lagMs: state === "STALE" ? undefined : this.#lagMs(version),
       timeMicros: tick === undefined || tick.count === 0 ? undefined : tick.timeMicros,
+      progress: undefined,
     };
   }
 

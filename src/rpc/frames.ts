@@ -6,6 +6,7 @@ import {
   ClosingSchema,
   OpenedSchema,
   SnapshotCompleteSchema,
+  SnapshotProgressSchema,
   SnapshotStartedSchema,
   StreamState,
   type SubscribeResponse,
@@ -29,6 +30,7 @@ const states: Readonly<Record<core.StreamState, StreamState>> = {
   CATCHING_UP: StreamState.CATCHING_UP,
   LIVE: StreamState.LIVE,
   STALE: StreamState.STALE,
+  SNAPSHOT: StreamState.SNAPSHOT,
 };
 
 const reasons: Readonly<Record<core.ClosingReason, ClosingReason>> = {
@@ -52,6 +54,8 @@ export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: S
           version: BigInt(frame.version),
           restart: frame.restart,
           topics: [...frame.topics],
+          resumed: frame.resumed,
+          ...estimate(frame.estimatedRows),
         }),
       });
     case "snapshot_complete":
@@ -93,7 +97,16 @@ function checkpoint(frame: FrameOf<"checkpoint">) {
     ...(frame.lagVersions === undefined ? {} : { lagVersions: BigInt(frame.lagVersions) }),
     ...(frame.lagMs === undefined ? {} : { lag: durationFromMs(Math.round(frame.lagMs)) }),
     ...(frame.timeMicros === undefined ? {} : { time: timestampFromMicros(frame.timeMicros) }),
+    ...(frame.progress === undefined ? {} : { progress: progress(frame.progress) }),
   });
+}
+
+function progress({ rows, estimatedRows }: core.SnapshotProgress) {
+  return create(SnapshotProgressSchema, { rows: BigInt(rows), ...estimate(estimatedRows) });
+}
+
+function estimate(estimatedRows: number | undefined): { estimatedRows?: bigint } {
+  return estimatedRows === undefined ? {} : { estimatedRows: BigInt(Math.round(estimatedRows)) };
 }
 
 function closing(frame: FrameOf<"closing">) {

@@ -35,7 +35,7 @@ export function objections(frames: readonly Frame[], transactions: ReadonlyMap<s
       if (frame.events.length === 0) {
         found.push("a batch is empty");
       }
-      if (frame.cursor.version < version || frame.cursor.snapshot !== inSnapshot) {
+      if (frame.cursor.version < version || (frame.cursor.snapshot !== undefined) !== inSnapshot) {
         found.push(`the cursor at ${frame.cursor.version} does not cover version ${version}`);
       }
       if (frame.complete) {

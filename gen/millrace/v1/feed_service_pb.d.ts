@@ -32,8 +32,9 @@ export declare type SubscribeRequest = Message<"millrace.v1.SubscribeRequest"> &
     case: "now";
   } | {
     /**
-     * Exactly after the frame that carried this cursor, on any replica and any transport. A cursor of a snapshot that was
-     * cut takes the snapshot again (`snapshot_started.restart`).
+     * Exactly after the frame that carried this cursor, on any replica and any transport. With a cursor of a snapshot that
+     * was cut the snapshot goes on (`snapshot_started.resumed`); pass the same selectors. Where it cannot go on it is taken
+     * again (`snapshot_started.restart`).
      *
      * @generated from field: string after_cursor = 2;
      */
@@ -176,7 +177,8 @@ export declare const SnapshotSchema: GenMessage<Snapshot>;
 export declare type Delivery = Message<"millrace.v1.Delivery"> & {
   /**
    * Longest silence, with up to a tenth of jitter: a checkpoint comes when nothing else did. Unset means 15 s. Only in the
-   * middle of a tick or of a snapshot may it be longer, while the rest is being read: a checkpoint there would be untrue.
+   * middle of a tick may it be longer, while the rest is being read: a checkpoint there would be untrue. In a snapshot it
+   * tells of progress (STREAM_STATE_SNAPSHOT).
    *
    * @generated from field: google.protobuf.Duration checkpoint_interval = 5;
    */
@@ -216,7 +218,7 @@ export declare type SubscribeResponse = Message<"millrace.v1.SubscribeResponse">
     case: "events";
   } | {
     /**
-     * Everything up to here was delivered, and here is a transaction boundary.
+     * Everything up to here was delivered, and here is a transaction boundary; in a snapshot only that it moves.
      *
      * @generated from field: millrace.v1.Checkpoint checkpoint = 3;
      */
@@ -224,7 +226,7 @@ export declare type SubscribeResponse = Message<"millrace.v1.SubscribeResponse">
     case: "checkpoint";
   } | {
     /**
-     * The rows of a snapshot follow.
+     * The rows of a snapshot follow. Comes again, within the stream, when the snapshot goes on at a later version.
      *
      * @generated from field: millrace.v1.SnapshotStarted snapshot_started = 5;
      */
@@ -345,7 +347,8 @@ export declare type EventBatch = Message<"millrace.v1.EventBatch"> & {
   cursor: string;
 
   /**
-   * The batch ends on a tick boundary: every transaction in it is whole. While false, the next batch goes on in the same tick.
+   * The batch ends on a tick boundary: every transaction in it is whole. While false, the next batch goes on in the same
+   * tick. Always false between `snapshot_started` and `snapshot_complete`: there only the latter is a boundary.
    *
    * @generated from field: bool complete = 3;
    */
@@ -359,7 +362,9 @@ export declare type EventBatch = Message<"millrace.v1.EventBatch"> & {
 export declare const EventBatchSchema: GenMessage<EventBatch>;
 
 /**
- * A consistent moment.
+ * A consistent moment, unless the state is STREAM_STATE_SNAPSHOT. Then it says that the stream lives, how far the snapshot
+ * has come and where to resume, and nothing else: it is no consistent moment and no transaction boundary, for rows and
+ * events are still missing, and transactions may be delivered in part. The next boundary is `snapshot_complete`.
  *
  * @generated from message millrace.v1.Checkpoint
  */
@@ -372,7 +377,8 @@ export declare type Checkpoint = Message<"millrace.v1.Checkpoint"> & {
   cursor: string;
 
   /**
-   * Everything at or below this version that the selectors match was delivered.
+   * Everything at or below this version that the selectors match was delivered. In STREAM_STATE_SNAPSHOT: what was delivered
+   * of the snapshot is as of this version.
    *
    * @generated from field: uint64 version = 2;
    */
@@ -401,11 +407,19 @@ export declare type Checkpoint = Message<"millrace.v1.Checkpoint"> & {
   lag?: Duration | undefined;
 
   /**
-   * When the tick that ends at `version` settled, by the database's clock. Absent before the first tick.
+   * When the tick that ends at `version` settled, by the database's clock. Absent before the first tick, and in the middle of
+   * one, which happens in STREAM_STATE_SNAPSHOT only.
    *
    * @generated from field: google.protobuf.Timestamp time = 6;
    */
   time?: Timestamp | undefined;
+
+  /**
+   * How far the snapshot has come. Present in STREAM_STATE_SNAPSHOT, and only there.
+   *
+   * @generated from field: millrace.v1.SnapshotProgress progress = 7;
+   */
+  progress?: SnapshotProgress | undefined;
 };
 
 /**
@@ -415,20 +429,56 @@ export declare type Checkpoint = Message<"millrace.v1.Checkpoint"> & {
 export declare const CheckpointSchema: GenMessage<Checkpoint>;
 
 /**
+ * Rows done, of about so many.
+ *
+ * @generated from message millrace.v1.SnapshotProgress
+ */
+export declare type SnapshotProgress = Message<"millrace.v1.SnapshotProgress"> & {
+  /**
+   * Rows delivered so far, of the whole snapshot: those before it was cut and resumed count.
+   *
+   * @generated from field: uint64 rows = 1;
+   */
+  rows: bigint;
+
+  /**
+   * Rows that the whole snapshot will have, as Postgres's planner knows: often wrong by a tenth, and never less than `rows`.
+   * Absent when it knows nothing.
+   *
+   * @generated from field: optional uint64 estimated_rows = 2;
+   */
+  estimatedRows?: bigint | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.SnapshotProgress.
+ * Use `create(SnapshotProgressSchema)` to create a new message.
+ */
+export declare const SnapshotProgressSchema: GenMessage<SnapshotProgress>;
+
+/**
  * The rows of a snapshot follow, as events with OPERATION_SNAPSHOT.
+ *
+ * A snapshot may be cut at any frame: by the client, by a server that goes down, or by the server's own bounds, which is told
+ * by this frame alone, within the stream. It then goes on at a later version, with `resumed`. First come the events between
+ * the two versions that concern what was delivered before, as they were committed (with whatever was published on topics of no
+ * source), and bring it up to the later version; then the rows that are still missing, as of that version. Whoever applies
+ * each frame in turn counts each version of each row once and never holds a row twice.
  *
  * @generated from message millrace.v1.SnapshotStarted
  */
 export declare type SnapshotStarted = Message<"millrace.v1.SnapshotStarted"> & {
   /**
-   * The rows are as of this version. Events after it follow `snapshot_complete`.
+   * The rows that follow are as of this version; events after it follow `snapshot_complete`.
    *
    * @generated from field: uint64 version = 1;
    */
   version: bigint;
 
   /**
-   * Drop what earlier frames of a snapshot that was cut delivered: all rows come again.
+   * Drop what earlier frames of a snapshot that was cut delivered: all rows come again. So it is when it cannot go on: the
+   * selectors or the sources are others than before, history in between is not kept any more, or the last row has no place in
+   * an order (no primary key, or a key of more than about 3,000 bytes).
    *
    * @generated from field: bool restart = 2;
    */
@@ -440,6 +490,20 @@ export declare type SnapshotStarted = Message<"millrace.v1.SnapshotStarted"> & {
    * @generated from field: repeated string topics = 3;
    */
   topics: string[];
+
+  /**
+   * Keep what earlier frames of the snapshot delivered: what follows brings it up to `version` and goes on after it.
+   *
+   * @generated from field: bool resumed = 4;
+   */
+  resumed: boolean;
+
+  /**
+   * As `SnapshotProgress.estimated_rows`.
+   *
+   * @generated from field: optional uint64 estimated_rows = 5;
+   */
+  estimatedRows?: bigint | undefined;
 };
 
 /**
@@ -455,7 +519,7 @@ export declare const SnapshotStartedSchema: GenMessage<SnapshotStarted>;
  */
 export declare type SnapshotComplete = Message<"millrace.v1.SnapshotComplete"> & {
   /**
-   * As in `snapshot_started`.
+   * As in the last `snapshot_started`: everything delivered is as of this version.
    *
    * @generated from field: uint64 version = 1;
    */
@@ -469,7 +533,8 @@ export declare type SnapshotComplete = Message<"millrace.v1.SnapshotComplete"> &
   cursor: string;
 
   /**
-   * Rows delivered.
+   * Rows delivered, of the whole snapshot: those before it was cut and resumed count, those of a snapshot that was taken
+   * again do not. Events that came in between are no rows.
    *
    * @generated from field: uint64 rows = 3;
    */
@@ -787,6 +852,13 @@ export enum StreamState {
    * @generated from enum value: STREAM_STATE_STALE = 3;
    */
   STALE = 3,
+
+  /**
+   * Delivers a snapshot, which is not complete.
+   *
+   * @generated from enum value: STREAM_STATE_SNAPSHOT = 4;
+   */
+  SNAPSHOT = 4,
 }
 
 /**

@@ -146,7 +146,7 @@ export function epochContract(harness: ContractHarness): void {
       await backup.restore();
       await using running = await runFeed(world);
       await put("new", 2);
-      for (const start of [{ kind: "snapshot" } as const, resumeAfter({ ...cursor, snapshot: true })]) {
+      for (const start of [{ kind: "snapshot" } as const, resumeAfter({ ...cursor, snapshot: "anew" })]) {
         await using reader = new Reader(running.feed, { start });
         await reader.until((r) => r.frames.some(({ kind }) => kind === "snapshot_complete"), "the end of the snapshot");
         const keys = reader.events.filter(({ operation }) => operation === "SNAPSHOT").map(({ key }) => key);

@@ -112,7 +112,7 @@ export function startContract(harness: ContractHarness): void {
         const detail = { oldestVersion: 4, headVersion: 6, epoch: world.store.epoch };
         expect(lost).toMatchObject({ code: "HISTORY_LOST", detail });
         expect(await refusal(running.feed, { kind: "time", timeMicros: 1 })).toMatchObject({ code: "HISTORY_LOST" });
-        const cut = { epoch: world.store.epoch, version: 2, fingerprint: 0, snapshot: true };
+        const cut = { epoch: world.store.epoch, version: 2, fingerprint: 0, snapshot: "anew" } as const;
         await using again = new Reader(running.feed, { start: resumeAfter(cut) });
         await again.until((r) => r.frames.length > 1, "the snapshot that begins anew");
         expect(again.frames[1]).toMatchObject({ kind: "snapshot_started", restart: true, version: 6 });

@@ -15,7 +15,7 @@ export const opened: Frame = {
   kind: "opened",
   epoch,
   version: 7,
-  cursor: { epoch, version: 7, fingerprint: 99, snapshot: false },
+  cursor: { epoch, version: 7, fingerprint: 99, snapshot: undefined },
   head: 7,
   oldest: 3,
 };

@@ -3,11 +3,19 @@ import { describe, expect, test } from "vitest";
 import { type Cursor, compareCursors, decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
 
+const counts = fc.oneof(fc.nat(300), fc.maxSafeNat(), fc.constant(Number.MAX_SAFE_INTEGER));
+const places = fc.record({
+  shape: fc.integer({ min: 0, max: 0xffffffff }),
+  sources: counts,
+  key: fc.option(fc.oneof(fc.string({ unit: "binary" }), fc.constant("\ufeff7")), { nil: undefined }),
+  rows: counts,
+});
+const plain = fc.constantFrom<"anew" | undefined>("anew", undefined);
 const cursors: fc.Arbitrary<Cursor> = fc.record({
   epoch: fc.uuid(),
-  version: fc.oneof(fc.nat(300), fc.maxSafeNat(), fc.constant(Number.MAX_SAFE_INTEGER)),
+  version: counts,
   fingerprint: fc.integer({ min: 0, max: 0xffffffff }),
-  snapshot: fc.boolean(),
+  snapshot: fc.oneof(plain, places),
 });
 
 function refusalOf(text: string): FeedError | undefined {
@@ -24,8 +32,36 @@ describe("cursor", () => {
     fc.assert(
       fc.property(cursors, (cursor) => {
         const text = encodeCursor(cursor);
-        expect(text).toMatch(/^[A-Za-z0-9_-]{36,46}$/);
+        expect(text).toMatch(/^[A-Za-z0-9_-]{36,4096}$/);
+        expect(typeof cursor.snapshot === "object" || text.length <= 46).toBe(true);
         expect(decodeCursor(text)).toEqual(cursor);
+      }),
+    );
+  });
+
+  test("G8 cursors that were given out before places were known still mean the same", () => {
+    const epoch = "7a0c4e9e-2f6e-4a55-9f5e-0c8a3b1d2e4f";
+    const old = { epoch, version: 12_345, fingerprint: 0xfedcba98 };
+    expect(decodeCursor("AQB6DE6eL25KVZ9eDIo7HS5PuWD-3LqY7qAobw")).toEqual({ ...old, snapshot: undefined });
+    expect(decodeCursor("AQF6DE6eL25KVZ9eDIo7HS5PuWD-3LqYPyMvOA")).toEqual({ ...old, snapshot: "anew" });
+  });
+
+  test("G7 a place whose key does not fit, or is no text, is a snapshot to be taken anew: never a cut key", () => {
+    const keys = fc.oneof(
+      fc.string({ unit: "binary", minLength: 700, maxLength: 1_100 }).map((text) => text + text),
+      fc.integer({ min: 2_990, max: 3_072 }).map((length) => "k".repeat(length)),
+      fc.constant("\ud800"),
+    );
+    fc.assert(
+      fc.property(cursors, places, keys, fc.integer({ min: 46, max: 5_000 }), (cursor, place, key, maxCharacters) => {
+        const snapshot = { ...place, key };
+        const text = encodeCursor({ ...cursor, snapshot }, maxCharacters);
+        expect(text.length).toBeLessThanOrEqual(Math.min(maxCharacters, 4_096));
+        const decoded = decodeCursor(text).snapshot;
+        expect(decoded === "anew" || (key.isWellFormed() && decoded)).toEqual(decoded === "anew" ? true : snapshot);
+        const longest = Math.min(maxCharacters, 4_096) * 0.75 - 80;
+        expect(decoded === "anew" || new TextEncoder().encode(key).length <= longest + 30).toBe(true);
+        expect(decoded !== "anew" || !key.isWellFormed() || new TextEncoder().encode(key).length > longest).toBe(true);
       }),
     );
   });
@@ -72,7 +108,7 @@ describe("cursor", () => {
         if (compareCursors(a, b) <= 0 && compareCursors(b, c) <= 0) {
           expect(compareCursors(a, c)).toBeLessThanOrEqual(0);
         }
-        expect(compareCursors({ ...a, snapshot: true }, { ...a, snapshot: false })).toBeLessThan(0);
+        expect(compareCursors({ ...a, snapshot: b.snapshot ?? "anew" }, { ...a, snapshot: undefined })).toBeLessThan(0);
       }),
     );
   });
