@@ -1,13 +1,18 @@
+import { createHash } from "node:crypto";
 import pg from "pg";
 import { FeedError } from "../../core/errors.ts";
 import type { Lease } from "../lease.ts";
-import { listSources } from "./statements.ts";
+import type { KeyType } from "./key-text.ts";
+import { listSources } from "./list-sources.ts";
 
 /** A watched table and how its rows become events. */
 export interface SnapshotSource {
   readonly id: number;
+  readonly relid: string;
   /** A topic, or a template. */
   readonly topic: string;
+  /** Matches every topic that the template yields; `null` when it is a topic. */
+  readonly topicPattern: string | null;
   readonly topicColumns: readonly string[];
   readonly keyColumns: readonly string[];
   /** `null` for all but the excluded ones. */
@@ -20,8 +25,16 @@ export interface SnapshotSource {
   readonly columns: readonly string[];
   /** One key column, of a type whose JSON is its text. */
   readonly plainKey: boolean;
-  /** The primary key; the event's key where there is none. */
-  readonly orderColumns: readonly string[];
+  /** The primary key; the event's key where there is none. Says how rows are sorted, not that it tells them apart. */
+  readonly sortColumns: readonly string[];
+  /** Of the key's columns, in its order; those that are gone are left out. */
+  readonly keyTypes: readonly KeyType[];
+  /** Columns of a unique index over nothing but key columns, in its order: see `orderOf`. */
+  readonly uniqueColumns: readonly string[] | null;
+  /** Digest of all that DDL can change about the rows without an event. */
+  readonly structure: string;
+  /** The database's encoding is UTF8. */
+  readonly utf8: boolean;
 }
 
 interface ListedSource extends SnapshotSource {
@@ -66,6 +79,14 @@ export async function sourceRights(lease: Lease): Promise<readonly ReadableSourc
 /** Whether these are the same tables, called and captured the same. */
 export function sameSources(some: readonly SnapshotSource[], others: readonly SnapshotSource[]): boolean {
   return JSON.stringify(some) === JSON.stringify(others);
+}
+
+/** What a place in a snapshot rests on: these tables in this order, captured like this, and what is asked of them. */
+export function shapeOf(sources: readonly SnapshotSource[], selection: string | undefined): number {
+  return createHash("sha256")
+    .update(JSON.stringify([selection ?? "", sources]))
+    .digest()
+    .readUInt32BE();
 }
 
 function refusal(source: ListedSource): FeedError | undefined {

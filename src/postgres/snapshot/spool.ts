@@ -8,7 +8,7 @@ import { FeedError } from "../../core/errors.ts";
 export interface SpoolLimits {
   /** Bytes held in memory before the file is used. Default 8 MiB. */
   readonly memoryBytes?: number | undefined;
-  /** Bytes written in all before LIMIT_EXCEEDED. Default 4 GiB. */
+  /** Bytes on disk that nobody has read yet, before LIMIT_EXCEEDED. Default 4 GiB. */
   readonly totalBytes?: number | undefined;
   /** Where the file goes. Default the system's temporary directory. */
   readonly directory?: string | undefined;

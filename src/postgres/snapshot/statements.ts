@@ -1,6 +1,7 @@
 import pg from "pg";
 import { tickRow } from "../statements/find-ticks.ts";
 import { pinned } from "../statements/look.ts";
+import { type KeyRange, rowsIn, tableOf, textArray } from "./key-range.ts";
 import type { SnapshotSource } from "./sources.ts";
 
 /*
@@ -12,7 +13,7 @@ import type { SnapshotSource } from "./sources.ts";
  *                                                 3 write a tick at this snapshot, export the snapshot
  *   4 set transaction snapshot
  *                                                 5 commit
- *   6 copy the tables
+ *   6, 7 copy the tables
  *
  * 1 before 3: ALTER TABLE may rewrite a table, and a rewritten table is empty to every snapshot older than the rewrite,
  * silently and for good. Whoever rewrites holds ACCESS EXCLUSIVE until his commit; once ACCESS SHARE is ours, every rewrite
@@ -21,42 +22,8 @@ import type { SnapshotSource } from "./sources.ts";
  * 2 before 3: no tick can come between the snapshot and the tick row (see millrace.snapshot_tick). The lock is held for
  * three messages; should this process freeze there, the ticker's timeouts end it, and no tick is written.
  * 4 before 5: an exported snapshot lasts as long as its transaction. After 4 the reader has it for itself.
- * 6 after 5: rows are handed out only once their tick is durable.
+ * 7 after 5: rows are handed out only once their tick is durable.
  */
-
-/** Watched tables as they are now, and what the present role may do with them. For the reader too, inside its snapshot. */
-export const listSources = `
-  select s.id, s.topic, s.topic_columns as "topicColumns", s.key_columns as "keyColumns",
-    s.included_columns as "includedColumns", s.excluded_columns as "excludedColumns",
-    n.nspname as schema, c.relname as table, c.relkind = 'p' as partitioned,
-    array(
-      select a.attname::text from pg_catalog.pg_attribute a
-      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped order by a.attnum
-    ) as columns,
-    cardinality(s.key_columns) = 1 and exists (
-      select from pg_catalog.pg_attribute a
-      where a.attrelid = c.oid and a.attname = s.key_columns[1] and not a.attisdropped and a.atttypid = any (
-        '{int2,int4,int8,text,varchar,uuid}'::pg_catalog.regtype[])
-    ) as "plainKey",
-    coalesce((
-      select array_agg(a.attname::text order by k.n)
-      from pg_catalog.pg_index i
-        cross join lateral unnest(i.indkey::int2[]) with ordinality as k(attnum, n)
-        join pg_catalog.pg_attribute a on a.attrelid = i.indrelid and a.attnum = k.attnum
-      where i.indrelid = c.oid and i.indisprimary and k.n <= i.indnkeyatts
-    ), (
-      select array_agg(k.name order by k.n) from unnest(s.key_columns) with ordinality as k(name, n)
-      where exists (select from pg_catalog.pg_attribute a
-                    where a.attrelid = c.oid and a.attname = k.name and not a.attisdropped)
-    ), '{}') as "orderColumns",
-    pg_catalog.has_schema_privilege(n.oid, 'USAGE') as "mayUse",
-    pg_catalog.has_table_privilege(c.oid, 'SELECT') as "mayRead",
-    pg_catalog.row_security_active(c.oid) as "rowsHidden",
-    current_user::text as role
-  from millrace.source s
-    join pg_catalog.pg_class c on c.oid = s.relid
-    join pg_catalog.pg_namespace n on n.oid = c.relnamespace
-  order by s.id`;
 
 /** Message 1. Row security is off so that a policy makes the copy fail, where it would hide rows. */
 export function beginReader(sources: readonly SnapshotSource[], deadlineMs: number): string {
@@ -113,7 +80,8 @@ export function adoptSnapshot(snapshot: string): string {
  *
  * tcp_user_timeout, because statement_timeout does not reach a session that is stuck in a write: should this process freeze
  * with the socket full, the transaction would last as long as the freeze. Where the server's system does not have it, the
- * setting is refused, hence only on Linux.
+ * setting is refused, hence only on Linux. transaction_timeout came with Postgres 17: before it, a frozen client whose
+ * statement has been ended is an idle transaction, for as long again.
  */
 export function pinSettings(deadlineMs: number): string {
   return `
@@ -124,29 +92,43 @@ export function pinSettings(deadlineMs: number): string {
       where p.oid = 'millrace.row_image(record, text[], text[])'::pg_catalog.regprocedure
       union all
       select 'tcp_user_timeout', '${deadlineMs}' where version() ilike '%linux%'
+      union all
+      select 'transaction_timeout', '${deadlineMs}' where current_setting('server_version_num')::int >= 170000
     ) setting`;
 }
 
 /**
- * Message 6: key, image and topic (null when it is the source's own) of each row, in the order of the primary key.
+ * Message 6: what the next COPY needs to be bounded and to go on.
+ *
+ * The server's own clocks end a transaction whose client is frozen or gone. An ordered source is read through its index and
+ * not sorted: a sort of a large table gives no row before all are read, so that a deadline would find nothing to go on from.
+ */
+export function beforeCopy(remainingMs: number, ordered: boolean): string {
+  const timeout = Math.max(1, Math.ceil(remainingMs));
+  const sort = ordered ? "off" : "on";
+  return `
+    set local statement_timeout = ${timeout};
+    set local idle_in_transaction_session_timeout = ${timeout};
+    set local enable_sort = ${sort};
+    set local enable_incremental_sort = ${sort}`;
+}
+
+/**
+ * Message 7: key, image and topic (null when it is the source's own) of each row, in order.
  *
  * A row looks the same here and in its events: the expressions say what those of `millrace.capture_side` say, and a test
  * holds them to it byte by byte. They are written so that nothing is called and no JSON is parsed for the rows of nearly
  * every table, which is 3 to 10 times faster: columns are left out before the image is built, and not cut out of it; a key
  * of a type whose JSON is its text is taken from the row.
  *
- * The rows are sorted before their images are built: images are wide. ONLY, because a child table by inheritance is not
- * captured by its parent's triggers; partitions are.
+ * The rows are in order before their images are built: images are wide.
  */
-export function copyRows(source: SnapshotSource): string {
-  const columns = source.orderColumns.map((column) => `t.${pg.escapeIdentifier(column)}`);
-  const order = columns.length === 0 ? "" : `order by ${columns.join(", ")}`;
-  const from = `${source.partitioned ? "" : "only "}${tableOf(source)} t`;
+export function copyRows(source: SnapshotSource, range: KeyRange): string {
   return `
     copy (
       select ${keyOf(source)}, i.image, ${topicOf(source)}
       from (
-        select s.t, ${imageOf(source)} as image from (select t from ${from} ${order} offset 0) s offset 0
+        select s.t, ${imageOf(source)} as image from (select t ${rowsIn(source, range)} offset 0) s offset 0
       ) i
     ) to stdout (format binary)`;
 }
@@ -174,12 +156,4 @@ function keyOf({ keyColumns, plainKey }: SnapshotSource): string {
 function topicOf({ topic, topicColumns }: SnapshotSource): string {
   if (topicColumns.length === 0) return "null::text";
   return `millrace.topic_of(i.t, i.image, ${pg.escapeLiteral(topic)}, ${textArray(topicColumns)})`;
-}
-
-function tableOf({ schema, table }: SnapshotSource): string {
-  return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
-}
-
-function textArray(values: readonly string[]): string {
-  return `array[${values.map((value) => pg.escapeLiteral(value)).join(", ")}]::text[]`;
 }

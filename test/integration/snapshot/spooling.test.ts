@@ -66,10 +66,25 @@ describe("spool", () => {
     await reader.close();
   });
 
-  it("says so when the copy outgrows its disk", async () => {
+  it("G7 is cut at a row when the copy outgrows its disk", async () => {
     const reader = await database.snapshot({ memoryBytes: 1024, totalBytes: 1024 * 1024, directory });
     await noTransaction();
+    const read = await readAll(reader);
+    expect(reader.cut).toBe(true);
+    expect(read.length).toBeLessThan(rows);
+    expect(read.map(({ key }) => key)).toEqual(read.map((_, i) => `${i + 1}`));
+  });
+
+  it("says so when the copy of a table without an order outgrows its disk", async () => {
+    await database.sql(`create table heap (id int not null, filler text not null);
+      insert into heap select * from wide; select millrace.watch('heap', key_columns => '{id}')`);
+    const options = { memoryBytes: 1024, totalBytes: 1024 * 1024, directory };
+    const wantsSource = (topic: string) => topic === "heap";
+    const reader = await openSnapshot(database.pool, database.epoch, { wantsSource }, options, forever);
+    await noTransaction();
     await expect(readAll(reader)).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
+    expect(reader.cut).toBe(false);
+    await database.sql("drop table heap");
   });
 });
 
@@ -137,6 +152,15 @@ describe("a copy that is not over", () => {
 
   it("is cut at its deadline, and never taken for the whole", async () => {
     const reader = await database.snapshot({ deadlineMs: 500 });
+    const read = await readAll(reader);
+    expect(reader.cut).toBe(true);
+    expect(read.at(-1)?.topic).toBe("narrow");
+    await noTransaction();
+  });
+
+  it("is an error at its deadline when not a single row has come", async () => {
+    const wantsSource = (topic: string) => topic === "gate";
+    const reader = await openSnapshot(database.pool, database.epoch, { wantsSource }, { deadlineMs: 500 }, forever);
     await expect(readAll(reader)).rejects.toMatchObject({
       code: "LIMIT_EXCEEDED",
       message: expect.stringContaining("500 ms"),

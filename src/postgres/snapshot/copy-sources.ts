@@ -1,0 +1,206 @@
+import { to as copyTo } from "pg-copy-streams";
+import { FeedError } from "../../core/errors.ts";
+import type { SnapshotRequest } from "../../core/ports.ts";
+import { sqlStateOf } from "../database-error.ts";
+import { queryError } from "../query-error.ts";
+import type { Established } from "./establish.ts";
+import { orderOf, orderTexts } from "./key-range.ts";
+import type { SnapshotSource } from "./sources.ts";
+import type { Spool } from "./spool.ts";
+import { beforeCopy, copyRows } from "./statements.ts";
+
+/** How long and how large a copy may become. */
+export interface CopyBounds {
+  /** Longest life of the transaction, in milliseconds. */
+  readonly deadlineMs: number;
+  /** When a copy that can be gone on with ends, in milliseconds; at most `deadlineMs`. */
+  readonly cutAfterMs: number;
+  /** Bytes on disk that nobody has read yet. */
+  readonly totalBytes: number;
+  /** The same for a copy that can be gone on with; at most `totalBytes`. */
+  readonly cutBytes: number;
+}
+
+/** A copy that is under way. */
+export interface RunningCopy {
+  /** Never rejects: a copy that fails fails whoever reads the spool. */
+  readonly ended: Promise<void>;
+  /** Ends it now. Whoever reads gets this reason, also when the copy is long over. */
+  fail(reason: unknown): void;
+}
+
+/**
+ * Copies the sources from the established place on into the spool, and ends the transaction.
+ *
+ * A copy that comes to one of its bounds is cut where it can be gone on with: amid the rows of an ordered source, and
+ * between two sources. One that is amid a source without an order goes on up to the outer bounds, and fails there. So
+ * that it has most of them for itself, it does not begin in the second half of a copy that can be cut before it.
+ *
+ * @param cut called before the spool ends, with what the reader is to be told if he got nothing at all.
+ */
+export function copySources(
+  established: Established,
+  request: SnapshotRequest,
+  spool: Spool,
+  bounds: CopyBounds,
+  cut: (limit: FeedError) => void,
+): RunningCopy {
+  return new Copy(established, request, spool, bounds, cut);
+}
+
+/** How long after this process should have ended a copy the server does, in milliseconds. */
+const graceMs = 1000;
+/** Of a binary copy without rows. */
+const emptyCopyBytes = 21;
+
+class Copy implements RunningCopy {
+  readonly ended: Promise<void>;
+  readonly #established: Established;
+  readonly #request: SnapshotRequest;
+  readonly #spool: Spool;
+  readonly #bounds: CopyBounds;
+  readonly #cut: (limit: FeedError) => void;
+  readonly #timers: readonly NodeJS.Timeout[];
+  /** Amid a source without an order. */
+  #whole = false;
+  /** Past a bound, amid such a source. */
+  #due: FeedError | undefined;
+  #over = false;
+  #bytes = 0;
+
+  constructor(
+    established: Established,
+    request: SnapshotRequest,
+    spool: Spool,
+    bounds: CopyBounds,
+    cut: (limit: FeedError) => void,
+  ) {
+    this.#established = established;
+    this.#request = request;
+    this.#spool = spool;
+    this.#bounds = bounds;
+    this.#cut = cut;
+    const { cutAfterMs, deadlineMs } = bounds;
+    this.#timers = [
+      setTimeout(() => this.#reach(tooSlow(cutAfterMs)), this.#remaining(cutAfterMs)),
+      setTimeout(() => this.#end(tooSlow(deadlineMs)), this.#remaining(deadlineMs)),
+    ];
+    this.ended = this.#run();
+  }
+
+  fail(reason: unknown): void {
+    this.#over = true;
+    this.#spool.fail(reason);
+    this.#established.reader.destroy();
+  }
+
+  /** Past a bound within which a copy must stay only if it can be gone on with. */
+  #reach(limit: FeedError): void {
+    if (this.#whole) this.#due = limit;
+    else this.#end(limit);
+  }
+
+  /** Past a bound: what was copied is good if it can be gone on with, and nothing otherwise. */
+  #end(limit: FeedError): void {
+    if (this.#over) return;
+    if (this.#whole) {
+      this.fail(limit);
+      return;
+    }
+    this.#over = true;
+    this.#cut(limit);
+    this.#spool.end();
+    this.#established.reader.destroy();
+  }
+
+  async #run(): Promise<void> {
+    const { reader, sources, place } = this.#established;
+    const first = place?.sources ?? 0;
+    try {
+      for (let at = first; at < sources.length && !this.#over; at += 1) {
+        const source = sources[at];
+        if (source === undefined) break;
+        const ordered = orderOf(source) !== undefined;
+        const limit = this.#due ?? (ordered ? undefined : this.#halfway(at - first));
+        this.#due = undefined;
+        if (limit !== undefined) this.#end(limit);
+        else await this.#copy(source, ordered, at === first ? place?.key : undefined);
+      }
+      if (this.#over) return;
+      // Every row is there. Should the transaction not end by itself, it has its deadline.
+      this.#over = true;
+      this.#spool.end();
+      await reader.run("commit").then(reader.release, reader.destroy);
+    } catch (error) {
+      this.#failed(error);
+    } finally {
+      for (const timer of this.#timers) clearTimeout(timer);
+    }
+  }
+
+  async #copy(source: SnapshotSource, ordered: boolean, afterKey: string | undefined): Promise<void> {
+    const { reader } = this.#established;
+    const { cutAfterMs, deadlineMs } = this.#bounds;
+    const lasts = ordered ? Math.min(deadlineMs, cutAfterMs + graceMs) : deadlineMs;
+    await reader.run(beforeCopy(this.#remaining(lasts), ordered));
+    const range = {
+      after: afterKey === undefined ? undefined : orderTexts(source, afterKey),
+      keys: this.#request.wantedKeys?.(source.topic),
+    };
+    this.#whole = !ordered;
+    const stream = reader.client.query(copyTo(copyRows(source, range), { highWaterMark: 256 * 1024 }));
+    for await (const chunk of stream) {
+      if (this.#over) return;
+      const onDisk = this.#spool.diskBytes + chunk.length;
+      if (onDisk > this.#bounds.cutBytes) this.#reach(tooLarge(this.#bounds.cutBytes));
+      if (this.#over) return;
+      await this.#spool.write(chunk);
+      this.#bytes += chunk.length;
+    }
+    this.#whole = false;
+  }
+
+  /** What a source without an order is not begun for, where there are rows before it to go on from. */
+  #halfway(copied: number): FeedError | undefined {
+    const { cutAfterMs, cutBytes } = this.#bounds;
+    if (this.#bytes <= copied * emptyCopyBytes) return undefined;
+    if (this.#remaining(cutAfterMs) < cutAfterMs / 2) return tooSlow(cutAfterMs);
+    return this.#spool.diskBytes > cutBytes / 2 ? tooLarge(cutBytes) : undefined;
+  }
+
+  #remaining(boundMs: number): number {
+    return this.#established.begun + boundMs - performance.now();
+  }
+
+  #failed(error: unknown): void {
+    if (this.#over) return;
+    const state = sqlStateOf(error);
+    if (state !== undefined && endedByServer.has(state)) this.#end(tooSlow(this.#bounds.deadlineMs));
+    else this.fail(queryError(error, "copy the tables"));
+  }
+}
+
+/** statement_timeout, idle_in_transaction_session_timeout, transaction_timeout: the server's clocks of the same deadline. */
+const endedByServer: ReadonlySet<string> = new Set(["57014", "25P03", "25P04"]);
+
+const howToGoOn =
+  "Give each table that has none a unique index over its key columns (NOT NULL), so that its copy can go on in parts; or " +
+  "select fewer topics. If all have one, the database is too busy to give a single row: try again later.";
+
+function tooSlow(boundMs: number): FeedError {
+  return new FeedError(
+    "LIMIT_EXCEEDED",
+    `The tables could not be copied within ${boundMs} ms, and no longer may a snapshot hold the database back.`,
+    howToGoOn,
+    { retryAfterMs: 5000 },
+  );
+}
+
+function tooLarge(bytes: number): FeedError {
+  return new FeedError(
+    "LIMIT_EXCEEDED",
+    `The snapshot is larger than ${bytes} bytes, which is what one may take on disk.`,
+    howToGoOn,
+    { retryAfterMs: 5000 },
+  );
+}
