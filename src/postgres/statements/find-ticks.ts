@@ -4,13 +4,16 @@ export const tickRow = `pg_catalog.concat_ws(':', t.tick, t.first_version, t.cou
 
 /**
  * The oldest readable version and the last settled one. A batch needs its predecessor's snapshot, so that the first tick
- * that is kept only tells where the second begins. $1 the epoch.
+ * that is kept only tells where the second begins. It is looked for from where retention has left off: the index may be full
+ * of what was deleted before that. $1 the epoch.
  */
 export const readBounds = `
   select (l.first_version + l.count - 1)::text as head,
     coalesce((
       select t.first_version from millrace.tick t
-      where t.tick > (select f.tick from millrace.tick f order by f.tick limit 1) and t.count > 0 order by t.tick limit 1
+      where t.tick > (
+        select f.tick from millrace.tick f where f.tick >= (select r.first_tick from millrace.retention r) order by f.tick limit 1
+      ) and t.count > 0 order by t.tick limit 1
     ), l.first_version + l.count)::text as oldest
   from millrace.assert_epoch($1::uuid), (select * from millrace.tick order by tick desc limit 1) l`;
 

@@ -44,7 +44,8 @@ export function tickTransaction(
  * is read after a tick that failed. All plans are cached on the server side; one round trip in all.
  *
  * READ COMMITTED and READ ONLY, whatever the role's default: a serializable reader of the outbox can make a serializable
- * writer of it fail. The tail's rows are the answer to the last statement but one.
+ * writer of it fail. The outbox is locked before the ticks are looked up, so that no partition of theirs goes in between:
+ * see `beginPage`. The tail's rows are the answer to the last statement but one.
  */
 export function tickAndTail(
   epoch: string,
@@ -56,6 +57,7 @@ export function tickAndTail(
   if (tail === undefined) return tick;
   return `${tick};
     begin isolation level read committed read only;
+    lock table only millrace.outbox in access share mode;
     select tick_row, xid, topic, key, operation, before, after, headers, occurred_at
     from millrace.tail('${epoch}', ${tail.after}, ${tail.maxRows}, ${tail.maxBytes});
     commit`;
