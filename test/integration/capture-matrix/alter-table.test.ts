@@ -12,7 +12,7 @@ async function images(database: WatchedDatabase): Promise<readonly (string | und
   return (await toldBy(database)).filter(({ key }) => key !== undefined).map(({ after, before }) => after ?? before);
 }
 
-describe.each(servers)("ALTER TABLE on $name", ({ cluster }) => {
+describe.each(servers)("G10 ALTER TABLE on $name", ({ cluster }) => {
   it("columns that are added, dropped or renamed are so in the images from then on", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(

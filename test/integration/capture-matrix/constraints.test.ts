@@ -17,7 +17,7 @@ async function family(database: WatchedDatabase, action: string): Promise<void> 
 
 const adam = new Map([["0", '{"id":0,"v":"default"}']]);
 
-describe.each(servers)("constraints on $name", ({ cluster }) => {
+describe.each(servers)("G1 constraints on $name", ({ cluster }) => {
   it("ON DELETE CASCADE and ON UPDATE CASCADE tell of the children too", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await family(database, "on delete cascade on update cascade");

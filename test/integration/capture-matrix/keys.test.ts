@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { refusal, servers, WatchedDatabase } from "../capture/watched-database.ts";
 import { mirror } from "./mirror.ts";
 
-describe.each(servers)("keys and names on $name", ({ cluster }) => {
+describe.each(servers)("G4 keys and names on $name", ({ cluster }) => {
   it("a composite key keeps its columns apart, whatever is in them", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(

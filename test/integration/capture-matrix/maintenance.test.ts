@@ -3,7 +3,7 @@ import { listSources } from "../../../src/postgres/sources.ts";
 import { servers, WatchedDatabase } from "../capture/watched-database.ts";
 import { mirror } from "./mirror.ts";
 
-describe.each(servers)("maintenance on $name", ({ cluster }) => {
+describe.each(servers)("G1 maintenance on $name", ({ cluster }) => {
   it("VACUUM FULL, CLUSTER, REINDEX and ANALYZE tell nothing and end no capture", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(

@@ -15,7 +15,7 @@ const tree = [
 ];
 const byRegion = { table: "t", key: ["region", "id"] };
 
-describe.each(servers)("partitions on $name", ({ cluster }) => {
+describe.each(servers)("G1 partitions on $name", ({ cluster }) => {
   it("rows written to the root, to a branch or to a leaf are the root's", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(

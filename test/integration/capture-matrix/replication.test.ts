@@ -27,7 +27,7 @@ async function until(holds: () => Promise<boolean>): Promise<void> {
   }
 }
 
-describe.each(versions)("replication on %s", (binaries) => {
+describe.each(versions)("G1 replication on %s", (binaries) => {
   it("a subscriber's table tells of the initial copy and of what is applied", async () => {
     await using cluster = await createCluster({ binaries, settings: { wal_level: "logical" } });
     const { url, client } = await publisher(cluster);

@@ -135,7 +135,7 @@ async function watched(database: WatchedDatabase): Promise<void> {
   );
 }
 
-describe.each(servers)("changes of schema on $name", ({ cluster }) => {
+describe.each(servers)("G10 changes of schema on $name", ({ cluster }) => {
   it.each(announced)("a change without events is announced on the source's topic: %s", async (ddl, change) => {
     await using database = await WatchedDatabase.create(await cluster());
     await watched(database);

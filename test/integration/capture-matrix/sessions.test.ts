@@ -2,7 +2,7 @@ import { describe, expect, it } from "vitest";
 import { refusal, servers, WatchedDatabase } from "../capture/watched-database.ts";
 import { mirror } from "./mirror.ts";
 
-describe.each(servers)("sessions on $name", ({ cluster }) => {
+describe.each(servers)("G1, G2 sessions on $name", ({ cluster }) => {
   it("a temporary table of the same name is another table: nothing of it is told", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(

@@ -17,7 +17,7 @@ async function copyOut(client: pg.Client, statement: string): Promise<Buffer> {
   return Buffer.concat(chunks);
 }
 
-describe.each(servers)("statements on $name", ({ cluster }) => {
+describe.each(servers)("G1 statements on $name", ({ cluster }) => {
   it("upserts tell what they did to each row: INSERT, UPDATE or nothing", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(
