@@ -100,6 +100,8 @@ begin
       'primaryKey', to_jsonb(coalesce(millrace.default_key(c.oid), '{}')),
       'types', millrace.types_of(c.oid, shown),
       'partitions', millrace.partitions_of(c.oid),
+      'virtual', array(select a.attname from pg_attribute a
+        where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = 'v' order by a.attnum),
       'degraded', to_jsonb(array_remove(array[
         case when not source.key_columns <@ has then 'a key column is gone' end,
         case when not source.topic_columns <@ has then 'a column of the topic is gone' end,
@@ -256,6 +258,30 @@ language sql stable security definer set search_path = pg_catalog, pg_temp set l
 $$;
 comment on function millrace.changed_sources() is 'Sources that do not look as noted: for millrace.announce_schema_change.';
 
+-- Virtual generated columns (Postgres 18) are in no image: watching excludes those that there are. One that is added later
+-- would be in images, as null; one that is dropped would count as an excluded column that is gone, and hide all others.
+create function millrace.follow_virtual_columns(source millrace.source) returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+declare
+  known constant text[] := array(
+    select jsonb_array_elements_text(n.shape -> 'virtual') from millrace.source_shape n where n.source_id = source.id);
+  virtual constant text[] := array(select a.attname::text from pg_attribute a
+    where a.attrelid = source.relid and a.attnum > 0 and not a.attisdropped and a.attgenerated = 'v');
+  excluded text[];
+begin
+  excluded := array(
+    select c from unnest(source.excluded_columns) c where c = any (virtual) or c <> all (known) union select unnest(virtual) order by 1);
+  if source.included_columns is not null or source.capture = 'poll'
+      or not exists (select from pg_class c where c.oid = source.relid)
+      or excluded <@ source.excluded_columns and excluded @> source.excluded_columns then
+    return;
+  end if;
+  update millrace.source s set excluded_columns = excluded where s.id = source.id returning s.* into source;
+  perform millrace.write_capture(source);
+end $$;
+comment on function millrace.follow_virtual_columns(millrace.source) is
+  'Excludes virtual columns that came since, and forgets those that went. Part of announce_schema_change.';
+
 -- Whatever it is asked, it tells what the catalog says: nobody can make it tell anything else. Not in a copy of the
 -- database whose tables are not adopted yet: they would look as if they were gone.
 create function millrace.announce_schema_change(source_id int) returns jsonb
@@ -265,7 +291,12 @@ declare
 begin
   perform millrace.assert_epoch();
   select * into s from millrace.source o where o.id = announce_schema_change.source_id;
-  return case when s.id is not null then millrace.note_shape(s) end;
+  if s.id is null then
+    return null;
+  end if;
+  perform millrace.follow_virtual_columns(s);
+  select * into s from millrace.source o where o.id = announce_schema_change.source_id;
+  return millrace.note_shape(s);
 end $$;
 comment on function millrace.announce_schema_change(int) is
   'Compares a source with what was noted of it and writes a MESSAGE with header millrace-schema on its topic when it has '
@@ -278,4 +309,4 @@ revoke all on function millrace.types_of(oid, text[]), millrace.partitions_of(oi
   millrace.shape_of(millrace.source), millrace.column_changes(jsonb, jsonb, boolean),
   millrace.partition_changes(jsonb, jsonb, boolean, boolean), millrace.shape_change(jsonb, jsonb),
   millrace.note_shape(millrace.source), millrace.note_source(), millrace.changed_sources(),
-  millrace.announce_schema_change(int) from public;
+  millrace.follow_virtual_columns(millrace.source), millrace.announce_schema_change(int) from public;
