@@ -5,9 +5,10 @@ import { type Lease, withLease } from "./lease.ts";
 import { look } from "./look.ts";
 import { shippedMigrations } from "./migration-files.ts";
 import { queryError } from "./query-error.ts";
+import { storageFindings } from "./retention/checks.ts";
 import { type ReadableSource, sourceRights } from "./snapshot/sources.ts";
 import { readSources } from "./sources.ts";
-import { assertEpoch, capabilities, outboxRoom, serverFacts } from "./statements/doctor.ts";
+import { assertEpoch, capabilities, serverFacts } from "./statements/doctor.ts";
 import { appliedMigrations, lastTickAhead, migrationsReadable, schemaOwner } from "./statements/lookups.ts";
 import { preparedTransactions } from "./statements/why.ts";
 import { captureFinding, type PreparedTransaction } from "./why.ts";
@@ -189,7 +190,7 @@ async function schemaFinding(lease: Lease, { schema, role }: ServerFacts): Promi
     : ok("SCHEMA", `The schema is ${found}, as this Millrace needs it.`);
 }
 
-const checks: readonly Check[] = [grants, owner, epoch, tickTime, prepared, room, capture, readable];
+const checks: readonly Check[] = [grants, owner, epoch, tickTime, prepared, storageFindings, capture, readable];
 
 function allowing(role: string, capability: string): string {
   const name = pg.escapeLiteral(pg.escapeIdentifier(role));
@@ -267,30 +268,6 @@ async function prepared(lease: Lease): Promise<readonly Finding[]> {
         `Run COMMIT PREPARED or ROLLBACK PREPARED '${gid}'.`,
       ),
     );
-}
-
-async function room(lease: Lease): Promise<readonly Finding[]> {
-  const [found] = await lease.rows<{ defaultUsed: boolean; drawn: number; upTo: number | null }>(outboxRoom);
-  if (found === undefined) return [];
-  const { defaultUsed, drawn, upTo } = found;
-  if (defaultUsed) {
-    return [
-      warning(
-        "DEFAULT_PARTITION",
-        "Events are in millrace.outbox_default: nothing is lost, but it grows without end.",
-        "Add partitions for what comes next.",
-      ),
-    ];
-  }
-  return upTo !== null && upTo - drawn < 1_000_000
-    ? [
-        warning(
-          "PARTITIONS_NEARLY_FULL",
-          `${Math.max(0, upTo - drawn - 1)} more events have a partition; later ones go to millrace.outbox_default.`,
-          "Add partitions for what comes next.",
-        ),
-      ]
-    : [ok("PARTITIONS", "There are partitions for the events to come.")];
 }
 
 async function capture({ client }: Lease): Promise<readonly Finding[]> {

@@ -25,16 +25,5 @@ export const capabilities = `
     has_function_privilege('millrace.watch(regclass, text, text[], text[], text[], boolean, boolean)', 'EXECUTE') as "mayWatch"
   from unnest(array['millrace.outbox', 'millrace.tick', 'millrace.epoch', 'millrace.source', 'millrace.publication']) t`;
 
-/**
- * Room for events: the partitions' upper end beside the sequence, and whether the default partition, which takes what has
- * no other place, is in use.
- */
-export const outboxRoom = `
-  select exists (select from millrace.outbox_default) as "defaultUsed",
-    coalesce(pg_catalog.pg_sequence_last_value('millrace.outbox_seq'), 0)::float8 as drawn,
-    (select max((regexp_match(pg_catalog.pg_get_expr(c.relpartbound, c.oid), 'TO \\(''?(\\d+)''?\\)'))[1]::float8)
-     from pg_catalog.pg_inherits i join pg_catalog.pg_class c on c.oid = i.inhrelid
-     where i.inhparent = 'millrace.outbox'::pg_catalog.regclass) as "upTo"`;
-
 /** Raises when this is not the server, or the stretch of its life, that the feed was written by. */
 export const assertEpoch = "select millrace.assert_epoch() as epoch";
