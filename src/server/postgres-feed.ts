@@ -1,7 +1,11 @@
 import type { Logger } from "pino";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
+import { withLease } from "../postgres/lease.ts";
+import { look } from "../postgres/look.ts";
 import { migrate } from "../postgres/migrate.ts";
+import { createKeeper } from "../postgres/retention/keeper.ts";
+import { readStorage, storageProblems } from "../postgres/retention/storage.ts";
 import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
 import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore } from "../postgres/store.ts";
@@ -43,11 +47,13 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
 
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS });
   opening.defer(() => pool.end());
-  const monitor = createProblemMonitor(async () => {
+  const monitor = createProblemMonitor(async (stopping) => {
     const sources = await listSources(pool);
-    return sources.flatMap(({ problems }) =>
+    const storage = await withLease(pool, stopping, (lease) => look(lease.client, () => readStorage(lease)));
+    const captured = sources.flatMap(({ problems }) =>
       problems.map(({ kind, message, action }) => ({ code: kind, message, action })),
     );
+    return [...captured, ...storageProblems(storage)];
   }, log);
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
@@ -57,6 +63,13 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
   });
   opening.defer(() => schemas.stop());
   await schemas.start(signal);
+
+  const keeper = createKeeper({
+    url: databaseUrl,
+    report: (message, error) => (error === undefined ? log.info({}, message) : log.warn({ err: error }, message)),
+  });
+  opening.defer(() => keeper.stop());
+  await keeper.start(signal);
 
   const open = opening.move();
   return { feed, problems: monitor.current, stop: () => open.disposeAsync() };
