@@ -6,7 +6,7 @@ import type { Frame } from "./frame.ts";
 import { EpochOver } from "./lineage.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "./ports.ts";
 import type { ScanOptions } from "./scan.ts";
-import { compileSelectors } from "./selector.ts";
+import { compileSelectors, type Matcher } from "./selector.ts";
 import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
 import { type FeedView, Stream } from "./stream.ts";
@@ -220,20 +220,20 @@ class FeedService implements EpochFeed, FeedView {
   async #open(request: Subscription, ending: AbortController): Promise<StreamDriver> {
     const { clock, timers, store } = this.#options;
     const { checkpointIntervalMs, measure, maxBatchBytes } = request;
-    const { matches, wantsSource } = compileSelectors(request.selectors);
+    const matcher = compileSelectors(request.selectors);
     const closesAtMs = this.#closesAtMs(request.deadlineMs);
-    const { position, snapshot, restart } = await this.#resolve(request, wantsSource, ending);
-    const scan: ScanOptions = { matches, measure, maxBatchBytes };
+    const { position, snapshot } = await this.#resolve(request, matcher, ending);
+    const scan: ScanOptions = { matches: matcher.matches, measure, maxBatchBytes };
     const stream = new Stream(position, this, { scan, checkpointIntervalMs, closesAtMs }, clock);
     if (snapshot === undefined) {
       stream.begin();
     } else {
-      stream.beginSnapshot({ topics: snapshot.parts.map(({ topic }) => topic), restart });
+      stream.beginSnapshot(snapshot.started);
     }
     const { changed } = this.log;
     const failure = () => this.#reason;
     const { signal } = ending;
-    return new StreamDriver({ stream, store, snapshot, changed, failure, clock, timers, signal });
+    return new StreamDriver({ stream, store, snapshot: snapshot?.run, changed, failure, clock, timers, signal });
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -278,14 +278,10 @@ class FeedService implements EpochFeed, FeedView {
     }
   }
 
-  async #resolve(
-    request: Subscription,
-    wantsSource: (topic: string) => boolean,
-    ending: AbortController,
-  ): Promise<ResolvedStart> {
+  async #resolve(request: Subscription, matcher: Matcher, ending: AbortController): Promise<ResolvedStart> {
     const { store, wakeUp } = this.#options;
     const failure = () => this.#reason;
-    const context: StartContext = { store, wakeUp, log: this.log, wantsSource, oldest: this.oldest, failure };
+    const context: StartContext = { store, wakeUp, log: this.log, matcher, oldest: this.oldest, failure };
     this.#opening.add(ending);
     try {
       if (request.afterTransaction !== undefined && request.afterTransaction !== "") {

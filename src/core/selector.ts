@@ -16,6 +16,10 @@ export interface Matcher {
   readonly matches: (event: Event) => boolean;
   /** Whether any of the selectors may want an event of this topic or, for a template, of one of its topics. */
   readonly wantsSource: (topic: string) => boolean;
+  /** The only keys that the selectors may want of such a source; `undefined` when it may be any. */
+  readonly wantedKeys: (topic: string) => readonly string[] | undefined;
+  /** The selectors as text: the same for those that differ in nothing but the order of what they list. */
+  readonly selection: string;
 }
 
 interface Rule {
@@ -43,11 +47,13 @@ const CACHED_TOPICS = 256;
 export function compileSelectors(selectors: readonly Selector[]): Matcher {
   const rules = parseRules(selectors);
   if (rules.length === 0 || rules.some(asksNothing)) {
-    return { matches: () => true, wantsSource: () => true };
+    return { matches: () => true, wantsSource: () => true, wantedKeys: () => undefined, selection: "" };
   }
   const rulesOf = rulesByTopic(rules);
   return {
     wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
+    wantedKeys: (topic) => unionOfKeys(rules.filter((rule) => wantsTopic(rule, topic))),
+    selection: JSON.stringify(sorted(rules.map(textOfRule))),
     matches: (event) => {
       for (const rule of rulesOf(event.topic)) {
         if (passes(rule, event)) {
@@ -96,6 +102,27 @@ function setOrNone<T>(values: readonly T[]): ReadonlySet<T> | undefined {
 
 function asksNothing(rule: Rule): boolean {
   return rule.keys === undefined && rule.operations === undefined && wantsEveryTopic(rule);
+}
+
+function unionOfKeys(rules: readonly Rule[]): readonly string[] | undefined {
+  const union = new Set<string>();
+  for (const { keys } of rules) {
+    if (keys === undefined) {
+      return undefined;
+    }
+    for (const key of keys) {
+      union.add(key);
+    }
+  }
+  return [...union];
+}
+
+function textOfRule({ patterns, keys, operations }: Rule): string {
+  return JSON.stringify([sorted(patterns.map(({ text }) => text)), sorted(keys ?? []), sorted(operations ?? [])]);
+}
+
+function sorted(texts: Iterable<string>): readonly string[] {
+  return [...new Set(texts)].sort();
 }
 
 function wantsEveryTopic(rule: Rule): boolean {

@@ -1,61 +1,90 @@
-import type { Event, Version } from "./event.ts";
+import type { Event } from "./event.ts";
+import type { SnapshotProgress } from "./frame.ts";
 import { Batch, type ScanOptions } from "./scan.ts";
+import { type SnapshotStarted, type SnapshotState, type SnapshotStep, stateAfter } from "./snapshot-run.ts";
 
-/** The rows of one snapshot on their way into frames. It holds one batch of the reader's at a time. */
+/** Characters that one UTF-16 unit of a key takes in a cursor, at most: three bytes, four thirds of that in base64. */
+const CURSOR_SHARE = 4;
+
+/** The steps of one snapshot on their way into frames. It holds one step at a time. */
 export class SnapshotDelivery {
-  readonly version: Version;
-  readonly topics: readonly string[];
-  /** An earlier delivery was cut: this one begins anew. */
-  readonly restart: boolean;
   readonly #scan: ScanOptions;
-  #rows: readonly Event[] = [];
+  #state: SnapshotState;
+  #step: SnapshotStep;
+  #estimatedRows: number | undefined;
   #next = 0;
-  #done = false;
-  #delivered = 0;
+  #maxBytes: number;
+  #pulling = false;
+  #complete = false;
 
-  constructor(
-    snapshot: { readonly version: Version; readonly topics: readonly string[]; readonly restart: boolean },
-    options: ScanOptions,
-  ) {
-    this.version = snapshot.version;
-    this.topics = snapshot.topics;
-    this.restart = snapshot.restart;
-    this.#scan = options;
+  constructor(started: SnapshotStarted, scan: ScanOptions) {
+    this.#scan = scan;
+    this.#maxBytes = scan.maxBatchBytes;
+    this.#state = started.state;
+    this.#step = started;
+    this.#estimatedRows = started.estimatedRows;
   }
 
-  /** Rows delivered so far. */
-  get delivered(): number {
-    return this.#delivered;
+  /** How far the frames have come. */
+  get state(): SnapshotState {
+    return this.#state;
   }
 
-  /** The reader has come to its end and everything of it is delivered. */
+  get progress(): SnapshotProgress {
+    const { rows } = this.#state;
+    const estimated = this.#estimatedRows;
+    return { rows, estimatedRows: estimated === undefined ? undefined : Math.max(estimated, rows) };
+  }
+
+  /** Everything is delivered. */
   get complete(): boolean {
-    return this.#done && this.#next >= this.#rows.length;
+    return this.#complete;
+  }
+
+  /** Once for each step that is needed: whoever is told gets it. */
+  pull(): boolean {
+    const pulls = !this.#pulling;
+    this.#pulling = true;
+    return pulls;
   }
 
   /** `undefined` says that there are no more. */
-  supply(rows: readonly Event[] | undefined): void {
-    if (rows === undefined) {
-      this.#done = true;
+  supply(step: SnapshotStep | undefined): void {
+    this.#pulling = false;
+    if (step === undefined) {
+      this.#complete = true;
       return;
     }
-    this.#rows = rows;
+    this.#step = step;
     this.#next = 0;
+    if (step.kind === "started") {
+      this.#estimatedRows = step.estimatedRows;
+      this.#state = step.state;
+    } else {
+      // The cursor of a frame holds a key, beside the events that were measured.
+      this.#maxBytes = this.#scan.maxBatchBytes - CURSOR_SHARE * longestKey(step);
+    }
   }
 
-  /** The rows of the next frame; `undefined` when the reader must be asked for more, or is at its end. */
+  /** The events of the next frame; `undefined` when the step is delivered. */
   take(): readonly Event[] | undefined {
-    const batch = new Batch(this.#scan.maxBatchBytes);
-    for (; this.#next < this.#rows.length; this.#next++) {
-      const row = this.#rows[this.#next];
-      if (row === undefined || !this.#scan.matches(row)) {
-        continue;
-      }
-      if (!batch.add(row, this.#scan.measure(row))) {
+    const events = this.#step.kind === "started" ? [] : this.#step.events;
+    const batch = new Batch(this.#maxBytes);
+    for (; this.#next < events.length; this.#next++) {
+      const event = events[this.#next];
+      if (event !== undefined && !batch.add(event, this.#scan.measure(event))) {
         break;
       }
     }
-    this.#delivered += batch.events.length;
+    this.#state = stateAfter(this.#step, this.#state, this.#next);
     return batch.empty ? undefined : batch.events;
   }
+}
+
+function longestKey({ events, state }: Exclude<SnapshotStep, SnapshotStarted>): number {
+  let longest = state.place === "anew" ? 0 : (state.place.key?.length ?? 0);
+  for (const { key } of events) {
+    longest = Math.max(longest, key?.length ?? 0);
+  }
+  return longest;
 }

@@ -5,17 +5,23 @@ import type { Start } from "./feed.ts";
 import { assertSameEpoch, assertShared } from "./lineage.ts";
 import type { Log } from "./log.ts";
 import { type Tick, tickEnd } from "./page.ts";
-import type { Bounds, FeedStore, SnapshotReader, WakeUp } from "./ports.ts";
+import type { Bounds, FeedStore, SnapshotPlace, WakeUp } from "./ports.ts";
 import type { Position } from "./scan.ts";
+import type { Matcher } from "./selector.ts";
+import { type CutSnapshot, SnapshotRun, type SnapshotStarted } from "./snapshot-run.ts";
 import { nextWake } from "./wake-set.ts";
 
-/** Where a stream begins, in the terms of the order: after a version, perhaps with the rows of a snapshot first. */
+/** Where a stream begins, in the terms of the order: after a version, perhaps in a snapshot. */
 export interface ResolvedStart {
   readonly position: Position;
-  /** As of `position`. Whoever gets it closes it. */
-  readonly snapshot: SnapshotReader | undefined;
-  /** The snapshot was begun before, by the stream whose cursor this is, and cut. */
-  readonly restart: boolean;
+  readonly snapshot: BegunSnapshot | undefined;
+}
+
+/** A snapshot whose first step is known. */
+export interface BegunSnapshot {
+  /** Whoever gets it closes it. */
+  readonly run: SnapshotRun;
+  readonly started: SnapshotStarted;
 }
 
 /** What a start is resolved against. */
@@ -23,7 +29,7 @@ export interface StartContext {
   readonly store: FeedStore;
   readonly log: Log;
   readonly wakeUp: WakeUp;
-  readonly wantsSource: (topic: string) => boolean;
+  readonly matcher: Matcher;
   /** Oldest version that the database is known to keep: for what errors tell. */
   readonly oldest: Version;
   /** What has made the feed unusable for streams: then it is no use waiting for it to move. */
@@ -53,13 +59,12 @@ export async function resolveStart(start: Start, context: StartContext, signal: 
     case "cursor": {
       const cursor = cursorOf(start.cursor, context);
       await assertShared(cursor, context, signal);
-      // A snapshot that was cut begins anew: it matters to nobody whether history still reaches back to it.
-      return cursor.snapshot
-        ? await fromSnapshot(context, true, signal)
-        : await plain(positionAtCursor(cursor, context, signal));
+      return cursor.snapshot === undefined
+        ? await plain(positionAtCursor(cursor, context, signal))
+        : await fromSnapshot(context, await cutSnapshot(cursor, cursor.snapshot, context, signal), signal);
     }
     case "snapshot":
-      return await fromSnapshot(context, false, signal);
+      return await fromSnapshot(context, undefined, signal);
   }
 }
 
@@ -84,22 +89,44 @@ export async function passBarrier(token: string, context: StartContext, signal: 
   await headReaches(version, context, signal);
 }
 
-const NO_SNAPSHOT = { snapshot: undefined, restart: false } as const;
-
 async function plain(position: Promise<Position>): Promise<ResolvedStart> {
-  return { position: await position, ...NO_SNAPSHOT };
+  return { position: await position, snapshot: undefined };
 }
 
-async function fromSnapshot(context: StartContext, restart: boolean, signal: AbortSignal): Promise<ResolvedStart> {
-  const { store, wantsSource } = context;
-  const snapshot = await store.snapshot({ wantsSource }, signal);
+async function fromSnapshot(
+  { store, log, matcher }: StartContext,
+  from: CutSnapshot | undefined,
+  signal: AbortSignal,
+): Promise<ResolvedStart> {
+  const run = new SnapshotRun({ store, log, matcher, from, signal });
   try {
-    const version = tickEnd(snapshot.tick);
-    // The snapshot's own tick is empty as often as not; a cursor remembers the tick that settled the version.
-    const tick = snapshot.tick.count > 0 ? snapshot.tick : await tickOf(version, context, signal);
-    return { position: { version, tick }, snapshot, restart };
+    const started = await run.next();
+    if (started?.kind !== "started") {
+      throw new FeedError("INTERNAL", "A snapshot began with its rows.", "Report this as a fault of Millrace.");
+    }
+    return { position: started.state.position, snapshot: { run, started } };
   } catch (error) {
-    await snapshot.close();
+    await run.close();
+    throw error;
+  }
+}
+
+/** What there is to go on from: nothing when history does not reach back to it, for then the snapshot begins anew. */
+async function cutSnapshot(
+  cursor: Cursor,
+  place: SnapshotPlace | "anew",
+  context: StartContext,
+  signal: AbortSignal,
+): Promise<CutSnapshot> {
+  if (place === "anew") {
+    return place;
+  }
+  try {
+    return { position: await positionAtCursor(cursor, context, signal), place };
+  } catch (error) {
+    if (error instanceof FeedError && error.code === "HISTORY_LOST") {
+      return "anew";
+    }
     throw error;
   }
 }

@@ -1,10 +1,11 @@
 import { Alarm } from "./alarm.ts";
 import { backOffMs } from "./back-off.ts";
 import { FeedError } from "./errors.ts";
-import type { Event, Version } from "./event.ts";
+import type { Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
 import { EpochOver } from "./lineage.ts";
-import type { Clock, FeedStore, SnapshotReader, SnapshotRows, Timers } from "./ports.ts";
+import type { Clock, FeedStore, Timers } from "./ports.ts";
+import type { SnapshotRun } from "./snapshot-run.ts";
 import type { Stream } from "./stream.ts";
 import { Bell, type WakeSet } from "./wake-set.ts";
 
@@ -17,8 +18,8 @@ const FORGET_MS = 1_000;
 export interface DriveOptions {
   readonly stream: Stream;
   readonly store: Pick<FeedStore, "readAfter">;
-  /** What the stream begins with, if it does. Closed as soon as its rows are delivered, or the stream ends. */
-  readonly snapshot: SnapshotReader | undefined;
+  /** What the stream begins with, if it does. Closed as the stream ends. */
+  readonly snapshot: SnapshotRun | undefined;
   /** Woken when there may be something new: an append, a change of state. */
   readonly changed: WakeSet;
   /** What has made the feed unusable for streams; they end with it. */
@@ -31,7 +32,7 @@ export interface DriveOptions {
 
 /**
  * Does what a stream says until it ends: the I/O and the waiting around `Stream`. It waits for the feed, its one timer, its
- * one read and its client, all through one bell. A class with one async method, because a chain of async generators costs
+ * one read, its snapshot and its client, all through one bell. A class with one async method, because a chain of async generators costs
  * more per frame than everything else that a stream does.
  */
 export class StreamDriver {
@@ -39,8 +40,6 @@ export class StreamDriver {
   readonly #bell = new Bell();
   readonly #alarm: Alarm;
   readonly #onAbort = () => this.#bell.wake();
-  #snapshot: SnapshotReader | undefined;
-  #rows: AsyncIterator<SnapshotRows> | undefined;
   /** When the client got the frame that it has not come back from. */
   #handedOverMs: number | undefined;
   #turnBeganMs: number;
@@ -50,7 +49,6 @@ export class StreamDriver {
 
   constructor(options: DriveOptions) {
     this.#options = options;
-    this.#snapshot = options.snapshot;
     this.#alarm = new Alarm(options.clock, options.timers, () => this.#rung());
     this.#turnBeganMs = options.clock.monotonic();
     options.signal.addEventListener("abort", this.#onAbort);
@@ -75,9 +73,8 @@ export class StreamDriver {
         case "read":
           this.#read(action.after);
           break;
-        case "rows":
-          stream.supplyRows(await this.#nextRows());
-          nowMs = clock.monotonic();
+        case "snapshot":
+          this.#pull();
           break;
         case "wait":
           await this.#wait(action.untilMs);
@@ -98,7 +95,7 @@ export class StreamDriver {
     this.#cancelRetry?.();
     this.#options.signal.removeEventListener("abort", this.#onAbort);
     this.#options.changed.delete(this.#bell);
-    await this.#closeSnapshot();
+    await this.#options.snapshot?.close();
   }
 
   #assertGoesOn(): void {
@@ -112,20 +109,18 @@ export class StreamDriver {
     }
   }
 
-  async #nextRows(): Promise<readonly Event[] | undefined> {
-    this.#rows ??= this.#snapshot?.rows()[Symbol.asyncIterator]();
-    const next = await this.#rows?.next();
-    if (next !== undefined && next.done !== true) {
-      return next.value.events;
-    }
-    await this.#closeSnapshot();
-    return undefined;
-  }
-
-  async #closeSnapshot(): Promise<void> {
-    const snapshot = this.#snapshot;
-    this.#snapshot = undefined;
-    await snapshot?.close();
+  /** In the background, too. A snapshot that fails ends the stream: its cursors say where it goes on. */
+  #pull(): void {
+    const { stream, snapshot } = this.#options;
+    snapshot?.next().then(
+      (step) => this.#settle(() => stream.supplySnapshot(step)),
+      (error: unknown) => {
+        // An epoch that is over ends the stream by `failure`, which knows more about it.
+        if (!(error instanceof EpochOver)) {
+          this.#fail(error);
+        }
+      },
+    );
   }
 
   #wait(untilMs: number): Promise<void> {
@@ -164,8 +159,7 @@ export class StreamDriver {
           this.#retryRead();
           return;
         }
-        this.#error = { cause: error };
-        this.#bell.wake();
+        this.#fail(error);
       },
     );
   }
@@ -183,9 +177,14 @@ export class StreamDriver {
   #settle(supply: () => void): void {
     try {
       supply();
-    } catch (cause) {
-      this.#error = { cause };
+      this.#bell.wake();
+    } catch (error) {
+      this.#fail(error);
     }
+  }
+
+  #fail(cause: unknown): void {
+    this.#error ??= { cause };
     this.#bell.wake();
   }
 

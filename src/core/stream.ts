@@ -1,12 +1,13 @@
 import type { Cursor } from "./cursor.ts";
 import { FeedError } from "./errors.ts";
-import type { Event, Version } from "./event.ts";
+import type { Version } from "./event.ts";
 import type { ClosingReason, Frame, StreamState } from "./frame.ts";
 import type { Log } from "./log.ts";
-import { type Page, pageEnd, tickHolding } from "./page.ts";
+import { type Page, pageEnd, tickEnd, tickHolding } from "./page.ts";
 import type { Clock } from "./ports.ts";
 import { Batch, type Position, Progress, type ScanOptions, scan, trimToBoundary } from "./scan.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
+import type { SnapshotStarted, SnapshotStep } from "./snapshot-run.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
 
 /** Events looked at before others get their turn. */
@@ -41,16 +42,16 @@ export type StreamAction =
   | { readonly kind: "emit"; readonly frame: Frame }
   /** Begin to read the history after this version, and `supply` it when it has come. Said once per read. */
   | { readonly kind: "read"; readonly after: Version }
-  /** Get the snapshot's next rows and `supplyRows`. */
-  | { readonly kind: "rows" }
-  /** Sleep until the feed changes, a read has come, or this moment (monotonic milliseconds; may be infinity). */
+  /** Begin to get the snapshot's next step, and `supplySnapshot` it when it has come. Said once per step. */
+  | { readonly kind: "snapshot" }
+  /** Sleep until the feed changes, a read or a step has come, or this moment (monotonic milliseconds; may be infinity). */
   | { readonly kind: "wait"; readonly untilMs: number }
   /** There is more to look at: step again, when others have had their turn. */
   | { readonly kind: "more" }
   /** The last frame was emitted. */
   | { readonly kind: "end" };
 
-const ROWS: StreamAction = { kind: "rows" };
+const SNAPSHOT: StreamAction = { kind: "snapshot" };
 const MORE: StreamAction = { kind: "more" };
 const END: StreamAction = { kind: "end" };
 
@@ -64,7 +65,8 @@ const END: StreamAction = { kind: "end" };
  * off the log's tail; it costs the table a few reads, and nobody else anything.
  *
  * Checkpoints are said only at tick boundaries after which nothing was delivered: all events of a transaction lie in one
- * tick, so they lie between two checkpoints.
+ * tick, so they lie between two checkpoints. Those within a snapshot tell of progress and are called otherwise: there no
+ * boundary comes before its end.
  */
 export class Stream {
   readonly #view: FeedView;
@@ -98,28 +100,22 @@ export class Stream {
   /** Begins after the start position. */
   begin(): void {
     this.#occur("positioned");
-    this.#queue.push(this.#opened(false));
+    this.#queue.push(this.#opened());
   }
 
-  /** Begins with the rows of a snapshot, which is as of the start position. */
-  beginSnapshot(snapshot: { readonly topics: readonly string[]; readonly restart: boolean }): void {
+  /** Begins in a snapshot, whose first step this is. */
+  beginSnapshot(started: SnapshotStarted): void {
     this.#occur("snapshot_begun");
-    const { version } = this.#progress.position;
-    const { topics, restart } = snapshot;
-    this.#snapshot = new SnapshotDelivery({ version, topics, restart }, this.#options.scan);
-    this.#queue.push(this.#opened(true), {
-      kind: "snapshot_started",
-      version,
-      restart,
-      resumed: false,
-      topics,
-      estimatedRows: undefined,
-    });
+    this.#snapshot = new SnapshotDelivery(started, this.#options.scan);
+    this.#queue.push(this.#opened(), snapshotStarted(started));
   }
 
-  /** What the snapshot's reader gave; `undefined` at its end. */
-  supplyRows(rows: readonly Event[] | undefined): void {
-    this.#snapshot?.supply(rows);
+  /** What the snapshot did next; `undefined` when it is complete. */
+  supplySnapshot(step: SnapshotStep | undefined): void {
+    this.#snapshot?.supply(step);
+    if (step?.kind === "started") {
+      this.#queue.push(snapshotStarted(step));
+    }
   }
 
   /** What the read gave; `undefined` when there is nothing, or it failed and is to be tried again. */
@@ -163,16 +159,27 @@ export class Stream {
   #stepSnapshot(snapshot: SnapshotDelivery, nowMs: number): StreamAction {
     const events = snapshot.take();
     if (events !== undefined) {
-      return this.#emit({ kind: "events", events, cursor: this.#cursor(true), complete: false }, nowMs);
+      return this.#emit({ kind: "events", events, cursor: this.#cursor(), complete: false }, nowMs);
     }
-    if (!snapshot.complete) {
-      return ROWS;
+    if (snapshot.complete) {
+      return this.#emit(this.#snapshotComplete(snapshot), nowMs);
     }
+    if (snapshot.pull()) {
+      return SNAPSHOT;
+    }
+    if (nowMs >= this.#checkpointAtMs) {
+      return this.#emit(this.#checkpoint(), nowMs);
+    }
+    return { kind: "wait", untilMs: Math.min(this.#checkpointAtMs, this.#options.closesAtMs) };
+  }
+
+  #snapshotComplete({ state }: SnapshotDelivery): Frame {
     this.#snapshot = undefined;
+    this.#progress = new Progress(state.position);
     this.#occur("snapshot_done");
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
-    const { version, delivered } = snapshot;
-    return this.#emit({ kind: "snapshot_complete", version, cursor: this.#cursor(false), rows: delivered }, nowMs);
+    const { version } = state.position;
+    return { kind: "snapshot_complete", version, cursor: this.#cursor(), rows: state.rows };
   }
 
   #stepEvents(nowMs: number): StreamAction {
@@ -192,7 +199,7 @@ export class Stream {
     this.#letGoOfPassed();
     if (!batch.empty) {
       const complete = this.#progress.clean;
-      return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(false), complete }, nowMs);
+      return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(), complete }, nowMs);
     }
     if (this.#progress.clean && nowMs >= this.#checkpointAtMs) {
       return this.#emit(this.#checkpoint(), nowMs);
@@ -267,37 +274,38 @@ export class Stream {
     return nowMs + this.#options.checkpointIntervalMs * (1 + JITTER * this.#clock.random());
   }
 
-  #cursor(snapshot: boolean): Cursor {
-    const { version, tick } = this.#progress.position;
-    return {
-      epoch: this.#view.epoch,
-      version,
-      fingerprint: tick?.fingerprint ?? 0,
-      snapshot: snapshot ? "anew" : undefined,
-    };
+  get #position(): Position {
+    return this.#snapshot?.state.position ?? this.#progress.position;
   }
 
-  #opened(snapshot: boolean): Frame {
+  #cursor(): Cursor {
+    const { version, tick } = this.#position;
+    const snapshot = this.#snapshot?.state.place;
+    return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot };
+  }
+
+  #opened(): Frame {
     const { epoch, log } = this.#view;
-    const cursor = this.#cursor(snapshot);
+    const cursor = this.#cursor();
     const head = Math.max(log.head, cursor.version);
     const oldest = Math.min(this.#view.oldest, head + 1);
     return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest };
   }
 
   #checkpoint(): Frame {
-    const { version, tick } = this.#progress.position;
-    const state = this.#state();
+    const { version, tick } = this.#position;
+    const { stale, log } = this.#view;
+    const state = this.#snapshot === undefined ? this.#state() : "SNAPSHOT";
     this.#told = state;
     return {
       kind: "checkpoint",
-      cursor: this.#cursor(false),
+      cursor: this.#cursor(),
       version,
       state,
-      lagVersions: state === "STALE" ? undefined : Math.max(0, this.#view.log.head - version),
-      lagMs: state === "STALE" ? undefined : this.#lagMs(version),
-      timeMicros: tick === undefined || tick.count === 0 ? undefined : tick.timeMicros,
-      progress: undefined,
+      lagVersions: stale ? undefined : Math.max(0, log.head - version),
+      lagMs: stale ? undefined : this.#lagMs(version),
+      timeMicros: tick === undefined || tick.count === 0 || tickEnd(tick) > version ? undefined : tick.timeMicros,
+      progress: this.#snapshot?.progress,
     };
   }
 
@@ -313,6 +321,10 @@ export class Stream {
 
   #closing(reason: ClosingReason): Frame {
     const retryAfterMs = reason === "DRAINING" ? Math.round(DRAIN_RETRY_MS * this.#clock.random()) : 0;
-    return { kind: "closing", reason, cursor: this.#cursor(this.#snapshot !== undefined), retryAfterMs };
+    return { kind: "closing", reason, cursor: this.#cursor(), retryAfterMs };
   }
+}
+
+function snapshotStarted({ version, restart, resumed, topics, estimatedRows }: SnapshotStarted): Frame {
+  return { kind: "snapshot_started", version, restart, resumed, topics, estimatedRows };
 }

@@ -2,7 +2,7 @@ import { systemClock } from "../core/clock.ts";
 import { FeedError } from "../core/errors.ts";
 import type { Event, Version } from "../core/event.ts";
 import { type Ancestor, EpochOver } from "../core/lineage.ts";
-import { type Page, type Tick, tickEnd } from "../core/page.ts";
+import type { Page, Tick } from "../core/page.ts";
 import type {
   Bounds,
   Clock,
@@ -11,7 +11,6 @@ import type {
   Published,
   SnapshotReader,
   SnapshotRequest,
-  SnapshotRows,
   WakeUp,
 } from "../core/ports.ts";
 import { History } from "./history.ts";
@@ -19,6 +18,7 @@ import { Outage } from "./outage.ts";
 import { Outbox } from "./outbox.ts";
 import { Publisher } from "./publisher.ts";
 import { type Snapshot, sees } from "./snapshot.ts";
+import { copyTables } from "./table-copy.ts";
 import { Tables } from "./tables.ts";
 import { beginTransaction, type MemoryTransaction } from "./transaction.ts";
 import { Transactions } from "./transactions.ts";
@@ -32,6 +32,10 @@ export interface MemoryStoreOptions {
   readonly pageEvents?: number;
   /** Rows per batch of a snapshot. Default 1,000. */
   readonly snapshotRows?: number;
+  /** Rows after which a snapshot is cut, as those of a database are by their bounds. Default none. */
+  readonly snapshotMaxRows?: number;
+  /** Those of `sources` whose rows a snapshot copies in no order that it could go on in. Default none. */
+  readonly unordered?: readonly string[];
   /** Milliseconds between polls when nothing nudges. Default 20. */
   readonly idleMs?: number;
   /** A UUID. Default a random one. */
@@ -46,6 +50,10 @@ export interface MemoryStore extends FeedStore {
   readonly outage: Outage;
   /** Begins a writer's transaction. */
   begin(): MemoryTransaction;
+  /** Makes a source of this topic or template, for what is written from now on. */
+  watch(source: string): void;
+  /** It is a source no more. Its rows are forgotten; the events stay. */
+  unwatch(source: string): void;
   /** Forgets what is older than this version. */
   retainFrom(version: Version): void;
   /**
@@ -75,7 +83,6 @@ class Store implements MemoryStore {
   readonly #options: MemoryStoreOptions;
   readonly #clock: Clock;
   readonly #pageEvents: number;
-  readonly #snapshotRows: number;
   readonly #transactions: Transactions;
   readonly #outbox = new Outbox();
   readonly #tables: Tables;
@@ -90,7 +97,6 @@ class Store implements MemoryStore {
     this.wakeUp = createMemoryWakeUp(options.idleMs ?? 20);
     this.#clock = options.clock ?? systemClock;
     this.#pageEvents = options.pageEvents ?? 1_000;
-    this.#snapshotRows = options.snapshotRows ?? 1_000;
     this.lineage = inherited?.lineage ?? [];
     this.#transactions = inherited?.transactions ?? new Transactions();
     this.#tables = new Tables(options.sources ?? [], this.#transactions);
@@ -114,6 +120,14 @@ class Store implements MemoryStore {
     });
   }
 
+  watch(source: string): void {
+    this.#tables.add(source);
+  }
+
+  unwatch(source: string): void {
+    this.#tables.drop(source);
+  }
+
   retainFrom(version: Version): void {
     this.#history.retainFrom(version);
   }
@@ -121,8 +135,9 @@ class Store implements MemoryStore {
   fork(version: Version): MemoryStore {
     const lineage = [{ epoch: this.epoch, forkVersion: version }, ...this.lineage];
     const { epoch: _epoch, ...options } = this.#options;
+    const { sources } = this.#tables;
     const inherited = { lineage, transactions: this.#transactions, history: this.#history.until(version) };
-    const successor = new Store(options, inherited);
+    const successor = new Store({ ...options, sources }, inherited);
     this.outage.refuseForGood(new EpochOver(`The epoch in force is ${successor.epoch}, not ${this.epoch}.`));
     this.wakeUp.nudge();
     return successor;
@@ -157,33 +172,9 @@ class Store implements MemoryStore {
   async snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader> {
     await this.outage.gate(signal);
     const tick = this.#tick("always");
-    const topics = this.#tables.sources.filter((source) => request.wantsSource(source));
-    const version = tickEnd(tick);
-    const rows = topics.map((topic) =>
-      this.#tables.settled(topic).map(
-        (row): Event => ({
-          version,
-          topic: row.topic,
-          key: row.key,
-          operation: "SNAPSHOT",
-          before: undefined,
-          after: row.image,
-          transaction: "",
-          occurredAtMicros: tick.timeMicros,
-          headers: undefined,
-        }),
-      ),
-    );
-    return {
-      tick,
-      parts: topics.map((topic) => ({ topic, ordered: false, estimatedRows: 0 })),
-      shape: 0,
-      resumed: false,
-      cut: false,
-      rows: () => inBatches(rows, this.#snapshotRows, signal),
-      concerning: async () => [],
-      close: async () => undefined,
-    };
+    const { snapshotRows = 1_000, snapshotMaxRows = Number.POSITIVE_INFINITY, unordered = [] } = this.#options;
+    const bounds = { batchRows: snapshotRows, maxRows: snapshotMaxRows };
+    return copyTables(this.#tables, tick, { request, unordered, ...bounds }, signal);
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -242,18 +233,5 @@ class Store implements MemoryStore {
 
   #nowMicros(): number {
     return Math.round(this.#clock.now() * 1_000);
-  }
-}
-
-async function* inBatches(
-  parts: readonly (readonly Event[])[],
-  size: number,
-  signal: AbortSignal,
-): AsyncGenerator<SnapshotRows> {
-  for (const [part, rows] of parts.entries()) {
-    for (let at = 0; at < rows.length; at += size) {
-      signal.throwIfAborted();
-      yield { part, events: rows.slice(at, at + size) };
-    }
   }
 }

@@ -2,7 +2,8 @@ import type { Event, Image } from "../core/event.ts";
 import { isTopicTemplate, patternMatches } from "../core/topic.ts";
 import type { Transactions } from "./transactions.ts";
 
-interface Row {
+/** A row as the last tick left it, or as writers see it. */
+export interface Row {
   readonly topic: string;
   readonly key: string;
   readonly image: Image;
@@ -10,10 +11,10 @@ interface Row {
 
 /**
  * The rows of the sources, twice: as writers see them, with the locks that make conflicting writers wait for one another,
- * and as the last tick left them, which is what a snapshot copies.
+ * and as the last tick left them, which is what a snapshot copies. A source has one row of a key, whatever its topic.
  */
 export class Tables {
-  readonly sources: readonly string[];
+  #sources: readonly string[];
   readonly #transactions: Transactions;
   readonly #working = new Map<string, Row>();
   readonly #settled = new Map<string, Map<string, Row>>();
@@ -22,11 +23,26 @@ export class Tables {
   readonly #truncating = new Map<string, number>();
 
   constructor(sources: readonly string[], transactions: Transactions) {
-    this.sources = sources;
+    this.#sources = sources;
     this.#transactions = transactions;
     for (const source of sources) {
       this.#settled.set(source, new Map());
     }
+  }
+
+  get sources(): readonly string[] {
+    return this.#sources;
+  }
+
+  add(source: string): void {
+    this.#sources = [...this.#sources, source];
+    this.#settled.set(source, new Map());
+  }
+
+  drop(source: string): void {
+    this.clear(source);
+    this.#settled.delete(source);
+    this.#sources = this.#sources.filter((one) => one !== source);
   }
 
   /** The source that an event of this topic would come from. */
@@ -38,13 +54,14 @@ export class Tables {
     );
   }
 
+  /** The row of this key, perhaps at another topic of the same source. */
   row(topic: string, key: string): Row | undefined {
-    return this.#working.get(rowId(topic, key));
+    return this.#working.get(this.#rowId(topic, key));
   }
 
   /** Waits for the transaction that holds the row, or its whole source. */
   async lockRow(xid: number, topic: string, key: string, signal: AbortSignal): Promise<void> {
-    const id = rowId(topic, key);
+    const id = this.#rowId(topic, key);
     const source = this.sourceOf(topic) ?? topic;
     await this.#transactions.until(() => {
       return !this.#heldByOther(this.#locks.get(id)?.xid, xid) && !this.#heldByOther(this.#truncating.get(source), xid);
@@ -62,7 +79,7 @@ export class Tables {
 
   /** Sets or, with no image, removes a row; the result undoes it. */
   write(topic: string, key: string, image: Image | undefined): () => void {
-    const id = rowId(topic, key);
+    const id = this.#rowId(topic, key);
     const before = this.#working.get(id);
     setOrDelete(this.#working, id, image === undefined ? undefined : { topic, key, image });
     return () => setOrDelete(this.#working, id, before);
@@ -89,7 +106,7 @@ export class Tables {
       if (operation === "TRUNCATE") {
         rows?.clear();
       } else if (key !== undefined && operation !== "MESSAGE" && rows !== undefined) {
-        setOrDelete(rows, rowId(topic, key), after === undefined ? undefined : { topic, key, image: after });
+        setOrDelete(rows, this.#rowId(topic, key), after === undefined ? undefined : { topic, key, image: after });
       }
     }
   }
@@ -107,7 +124,11 @@ export class Tables {
   /** The settled rows of a source, in key order. */
   settled(source: string): readonly Row[] {
     const rows = [...(this.#settled.get(source)?.values() ?? [])];
-    return rows.sort((a, b) => (a.key < b.key ? -1 : Number(a.key > b.key)));
+    return rows.sort((a, b) => compareKeys(a.key, b.key));
+  }
+
+  #rowId(topic: string, key: string): string {
+    return `${this.sourceOf(topic) ?? topic}\0${key}`;
   }
 
   #heldByOther(holder: number | undefined, xid: number): boolean {
@@ -115,8 +136,9 @@ export class Tables {
   }
 }
 
-function rowId(topic: string, key: string): string {
-  return `${topic}\0${key}`;
+/** The order of a source's rows. */
+export function compareKeys(a: string, b: string): number {
+  return a < b ? -1 : Number(a > b);
 }
 
 function setOrDelete<T>(map: Map<string, T>, key: string, value: T | undefined): void {

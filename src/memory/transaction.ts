@@ -11,7 +11,10 @@ export interface MemoryTransaction {
   xid(): string;
   /** Appends an event of the application's own. Rejected with TOPIC_FORBIDDEN for topics of sources. */
   emit(event: NewEvent): void;
-  /** Inserts or updates a row of a source. Waits for whoever holds the row. `json` is the row's image. */
+  /**
+   * Inserts or updates a row of a source, or moves it here from another topic of the same source, as a DELETE there and an
+   * INSERT here. Waits for whoever holds the row. `json` is the row's image.
+   */
   put(topic: string, key: string, json: string): Promise<void>;
   /** Deletes a row; nothing happens when there is none. Waits for whoever holds the row. */
   remove(topic: string, key: string): Promise<void>;
@@ -74,19 +77,23 @@ class Transaction implements MemoryTransaction {
     const { tables, signal } = this.#context;
     this.#assertSource(tables.sourceOf(topic), topic);
     await tables.lockRow(this.#assigned(), topic, key, signal);
-    const before = tables.row(topic, key)?.image;
+    const row = tables.row(topic, key);
     const after = encoder.encode(json);
     this.#undo.push(tables.write(topic, key, after));
+    if (row !== undefined && row.topic !== topic) {
+      this.#insert(row.topic, key, "DELETE", row.image, undefined);
+    }
+    const before = row?.topic === topic ? row.image : undefined;
     this.#insert(topic, key, before === undefined ? "INSERT" : "UPDATE", before, after);
   }
 
   async remove(topic: string, key: string): Promise<void> {
     const { tables, signal } = this.#context;
     await tables.lockRow(this.#assigned(), topic, key, signal);
-    const before = tables.row(topic, key)?.image;
-    if (before !== undefined) {
+    const row = tables.row(topic, key);
+    if (row?.topic === topic) {
       this.#undo.push(tables.write(topic, key, undefined));
-      this.#insert(topic, key, "DELETE", before, undefined);
+      this.#insert(topic, key, "DELETE", row.image, undefined);
     }
   }
 

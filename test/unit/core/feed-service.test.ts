@@ -356,13 +356,12 @@ describe("feed", () => {
         snapshot: async (request, signal) => {
           const reader = await store.snapshot(request, signal);
           open += 1;
-          return {
-            ...reader,
-            close: async () => {
-              open -= 1;
-              await reader.close();
-            },
+          const close = reader.close.bind(reader);
+          reader.close = async () => {
+            open -= 1;
+            await close();
           };
+          return reader;
         },
       }),
     );
