@@ -90,6 +90,25 @@ describe.each(servers)("G1 partitions on $name", ({ cluster }) => {
     expect(await mirror(database, { table: "t_us", before })).toEqual(["INSERT 2"]);
   });
 
+  it("DETACH CONCURRENTLY ends with nothing captured of the partition, and leaves the root's capture", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run(
+      "create table t (id int primary key, v int) partition by range (id)",
+      "create table t_1 partition of t for values from (0) to (10)",
+      "create table t_2 partition of t for values from (10) to (20)",
+      "select millrace.watch('t')",
+      "insert into t values (1, 1), (11, 1)",
+      "alter table t detach partition t_1 concurrently",
+      "insert into t_1 values (2, 2)",
+      "update t set v = 3",
+    );
+    await expect(mirror(database, { table: "t" })).rejects.toThrow("1 rows differ, the first with key 1");
+    expect((await toldBy(database)).map(({ operation, key }) => `${operation} ${key}`)).toEqual(
+      "INSERT 1,INSERT 11,UPDATE 11".split(","),
+    );
+    expect(await listSources(database.client)).toMatchObject([{ state: "OK" }]);
+  });
+
   it("a watched table cannot be attached, nor a partition watched, so that nothing is told twice", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(

@@ -153,3 +153,48 @@ describe.each(servers)("G1 statements on $name", ({ cluster }) => {
     ]);
   });
 });
+
+/** Of the embedded server, or the one that stands in for it. */
+const major = Number(/^\d+/.exec(process.env.MILLRACE_TEST_POSTGRES ?? "18")?.[0]);
+
+describe.each(servers.filter(({ name }) => name === "embedded" && major >= 18))(
+  "G1 statements of Postgres 18 on $name",
+  ({ cluster }) => {
+    it("MERGE by source and RETURNING, and COPY that ignores bad rows, tell what they did", async () => {
+      await using database = await WatchedDatabase.create(await cluster());
+      await database.run(
+        "create table t (id int primary key, v int)",
+        "select millrace.watch('t')",
+        "insert into t values (1, 1), (2, 2), (3, 3) returning new.*",
+        `merge into t using (values (1, 10), (4, 40)) s(id, v) on t.id = s.id
+         when matched then update set v = s.v
+         when not matched by source and t.id = 2 then delete
+         when not matched by source then update set v = 0
+         when not matched then insert values (s.id, s.v) returning merge_action(), old.*, new.*`,
+      );
+      await copyIn(database.client, "copy t from stdin (on_error ignore)", "5\t5\nbad\t6\n7\t7\n");
+      const told = await mirror(database, { table: "t" });
+      expect(told.slice(3, 7).toSorted()).toEqual(["DELETE 2", "INSERT 4", "UPDATE 1", "UPDATE 3"]);
+      expect(told.slice(7)).toEqual(["INSERT 5", "INSERT 7"]);
+    });
+
+    it("a temporal primary key, WITHOUT OVERLAPS, is a key like others", async () => {
+      await using database = await WatchedDatabase.create(await cluster());
+      await database.run(
+        "create extension btree_gist",
+        "create table t (id int, during daterange, v int, primary key (id, during without overlaps))",
+        "select millrace.watch('t')",
+        "insert into t values (1, '[2024-01-01,2025-01-01)', 1), (1, '[2025-01-01,2026-01-01)', 2)",
+        "update t set during = '[2025-02-01,2026-01-01)' where v = 2",
+        "delete from t where during @> date '2024-06-01'",
+      );
+      expect(await mirror(database, { table: "t", key: ["id", "during"] })).toEqual([
+        'INSERT [1,"[2024-01-01,2025-01-01)"]',
+        'INSERT [1,"[2025-01-01,2026-01-01)"]',
+        'DELETE [1,"[2025-01-01,2026-01-01)"]',
+        'INSERT [1,"[2025-02-01,2026-01-01)"]',
+        'DELETE [1,"[2024-01-01,2025-01-01)"]',
+      ]);
+    });
+  },
+);
