@@ -263,6 +263,7 @@ create function millrace.forget(most int) returns int
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 declare
   oldest millrace.tick;
+  cut bigint;
   upto bigint;
 begin
   if not millrace.upkeep_turn() then
@@ -271,9 +272,15 @@ begin
   perform from millrace.retention for update;
   delete from millrace.hold h where h.expires_at <= clock_timestamp();
   oldest := millrace.oldest_tick();
-  select least(max(p.cut), oldest.tick + most) into upto from millrace.prunable() p where p.due;
-  if upto is null or upto <= oldest.tick then
+  select max(p.cut) into cut from millrace.prunable() p where p.due;
+  if cut is null or cut <= oldest.tick or most < 1 then
     return 0;
+  end if;
+  upto := least(cut, oldest.tick + most);
+  -- The tick that becomes the oldest one must be there, whatever went before: with no tick at all there is no order.
+  if not exists (select from millrace.tick t where t.tick = upto) then
+    raise exception 'tick % is missing', upto using errcode = 'MR005',
+      hint = 'Something changed millrace.tick from outside: restore it.';
   end if;
   delete from millrace.tick t where t.tick < upto and t.tick >= oldest.tick;
   update millrace.retention set first_tick = upto;
