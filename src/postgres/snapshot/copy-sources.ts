@@ -4,7 +4,7 @@ import type { SnapshotRequest } from "../../core/ports.ts";
 import { sqlStateOf } from "../database-error.ts";
 import { queryError } from "../query-error.ts";
 import type { Established } from "./establish.ts";
-import { orderOf, orderTexts } from "./key-range.ts";
+import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
 import type { SnapshotSource } from "./sources.ts";
 import type { Spool } from "./spool.ts";
 import { beforeCopy, copyRows } from "./statements.ts";
@@ -142,11 +142,11 @@ class Copy implements RunningCopy {
     const { reader } = this.#established;
     const { cutAfterMs, deadlineMs } = this.#bounds;
     const lasts = ordered ? Math.min(deadlineMs, cutAfterMs + graceMs) : deadlineMs;
-    await reader.run(beforeCopy(this.#remaining(lasts), ordered));
     const range = {
       after: afterKey === undefined ? undefined : orderTexts(source, afterKey),
       keys: this.#request.wantedKeys?.(source.topic),
     };
+    await reader.run(beforeCopy(this.#remaining(lasts), walksIndex(source, range)));
     this.#whole = !ordered;
     const stream = reader.client.query(copyTo(copyRows(source, range), { highWaterMark: 256 * 1024 }));
     for await (const chunk of stream) {

@@ -10,6 +10,14 @@ export interface KeyRange {
   readonly keys?: readonly string[] | undefined;
 }
 
+/**
+ * Whether the rows are to be read through the index of their order rather than sorted. Not where keys are wanted: those
+ * are few, found each by itself, and soon sorted.
+ */
+export function walksIndex(source: SnapshotSource, { keys }: KeyRange): boolean {
+  return orderOf(source) !== undefined && (keys === undefined || wanted(source, keys).length === 0);
+}
+
 /** The columns whose values tell the rows of a source apart and put them in order; `undefined` when nothing does. */
 export function orderOf(source: SnapshotSource): readonly KeyType[] | undefined {
   const order = source.uniqueColumns?.map((column) => source.keyTypes.find((type) => type.column === column));

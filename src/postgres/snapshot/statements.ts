@@ -100,12 +100,12 @@ export function pinSettings(deadlineMs: number): string {
 /**
  * Message 6: what the next COPY needs to be bounded and to go on.
  *
- * The server's own clocks end a transaction whose client is frozen or gone. An ordered source is read through its index and
+ * The server's own clocks end a transaction whose client is frozen or gone. Where rows can be read through an index they are
  * not sorted: a sort of a large table gives no row before all are read, so that a deadline would find nothing to go on from.
  */
-export function beforeCopy(remainingMs: number, ordered: boolean): string {
+export function beforeCopy(remainingMs: number, byIndex: boolean): string {
   const timeout = Math.max(1, Math.ceil(remainingMs));
-  const sort = ordered ? "off" : "on";
+  const sort = byIndex ? "off" : "on";
   return `
     set local statement_timeout = ${timeout};
     set local idle_in_transaction_session_timeout = ${timeout};

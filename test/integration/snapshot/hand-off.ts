@@ -42,3 +42,44 @@ export function handOffProblems(
   for (const key of state.keys()) if (!table.has(key)) problems.push(`${key} is not in the table`);
   return problems;
 }
+
+/**
+ * What is wrong with a sequence of rows and events that should make these tables, held to the same rule: whatever changes a
+ * row finds it as it says it was, and whatever brings one finds none.
+ *
+ * @param tables by table, which is a topic's first token, and key.
+ */
+export function sequenceProblems(
+  steps: readonly Event[],
+  tables: ReadonlyMap<string, ReadonlyMap<string, string>>,
+): readonly string[] {
+  const problems: string[] = [];
+  const states = new Map([...tables.keys()].map((name) => [name, new Map<string, string>()]));
+  for (const { topic, key = "", operation, before, after } of steps) {
+    const name = topic.split(".")[0] ?? "";
+    const state = states.get(name);
+    if (state === undefined) continue;
+    const found = state.get(key);
+    if (operation === "TRUNCATE") state.clear();
+    else if (operation === "SNAPSHOT" || operation === "INSERT") {
+      if (found !== undefined) problems.push(`${operation} of ${name} ${key}, which is there`);
+    } else if (found !== textOf(before)) {
+      problems.push(`${operation} of ${name} ${key} changes ${textOf(before)} but ${found ?? "nothing"} is there`);
+    }
+    const image = textOf(after);
+    if (image !== undefined) state.set(key, image);
+    else if (operation === "DELETE") state.delete(key);
+  }
+  for (const [name, state] of states) {
+    const table = tables.get(name) ?? new Map();
+    for (const key of new Set([...state.keys(), ...table.keys()])) {
+      if (state.get(key) !== table.get(key))
+        problems.push(`${name} ${key} ends as ${state.get(key) ?? "nothing"}, the table has ${table.get(key)}`);
+    }
+  }
+  return problems;
+}
+
+function textOf(image: Uint8Array | undefined): string | undefined {
+  return image === undefined ? undefined : Buffer.from(image).toString();
+}
