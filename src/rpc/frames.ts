@@ -12,9 +12,9 @@ import {
   type SubscribeResponse,
   SubscribeResponseSchema,
 } from "../../gen/millrace/v1/feed_service_pb.js";
-import { encodeCursor } from "../core/cursor.ts";
+import { type Cursor, encodeCursor } from "../core/cursor.ts";
 import type * as core from "../core/frame.ts";
-import type { EventCodec } from "./codec.ts";
+import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
 import { timestampFromMicros } from "./event-message.ts";
 
 /** What `opened` tells of the terms of the stream. */
@@ -42,11 +42,11 @@ const reasons: Readonly<Record<core.ClosingReason, ClosingReason>> = {
 export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: StreamTerms): SubscribeResponse {
   switch (frame.kind) {
     case "events":
-      return codec.batch(frame.events, encodeCursor(frame.cursor), frame.complete);
+      return codec.batch(frame.events, encodeCursor(frame.cursor, roomBeside(frame, codec, terms)), frame.complete);
     case "opened":
       return response({ case: "opened", value: opened(frame, terms) });
     case "checkpoint":
-      return response({ case: "checkpoint", value: checkpoint(frame) });
+      return response({ case: "checkpoint", value: checkpoint(frame, terms) });
     case "snapshot_started":
       return response({
         case: "snapshotStarted",
@@ -63,13 +63,32 @@ export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: S
         case: "snapshotComplete",
         value: create(SnapshotCompleteSchema, {
           version: BigInt(frame.version),
-          cursor: encodeCursor(frame.cursor),
+          cursor: cursorText(frame.cursor, terms),
           rows: BigInt(frame.rows),
         }),
       });
     case "closing":
-      return response({ case: "closing", value: closing(frame) });
+      return response({ case: "closing", value: closing(frame, terms) });
   }
+}
+
+/**
+ * Characters that a batch leaves to its cursor. In a snapshot cursors hold a key, which may be as large as a small message;
+ * everywhere else they are within the envelope.
+ */
+function roomBeside({ events, cursor }: FrameOf<"events">, codec: EventCodec, terms: StreamTerms): number {
+  let room = terms.maxMessageBytes - ENVELOPE_BYTES;
+  if (typeof cursor.snapshot === "object") {
+    for (const event of events) {
+      room -= codec.measure(event);
+    }
+  }
+  return room;
+}
+
+/** Beside it there is nothing in these frames that is larger than two envelopes. */
+function cursorText(cursor: Cursor, terms: StreamTerms): string {
+  return encodeCursor(cursor, terms.maxMessageBytes - 2 * ENVELOPE_BYTES);
 }
 
 function response(frame: SubscribeResponse["frame"]): SubscribeResponse {
@@ -80,7 +99,7 @@ function opened(frame: FrameOf<"opened">, terms: StreamTerms) {
   return create(OpenedSchema, {
     epoch: frame.epoch,
     version: BigInt(frame.version),
-    cursor: encodeCursor(frame.cursor),
+    cursor: cursorText(frame.cursor, terms),
     headVersion: BigInt(frame.head),
     oldestVersion: BigInt(frame.oldest),
     maxMessageBytes: terms.maxMessageBytes,
@@ -89,9 +108,9 @@ function opened(frame: FrameOf<"opened">, terms: StreamTerms) {
   });
 }
 
-function checkpoint(frame: FrameOf<"checkpoint">) {
+function checkpoint(frame: FrameOf<"checkpoint">, terms: StreamTerms) {
   return create(CheckpointSchema, {
-    cursor: encodeCursor(frame.cursor),
+    cursor: cursorText(frame.cursor, terms),
     version: BigInt(frame.version),
     state: states[frame.state],
     ...(frame.lagVersions === undefined ? {} : { lagVersions: BigInt(frame.lagVersions) }),
@@ -109,10 +128,10 @@ function estimate(estimatedRows: number | undefined): { estimatedRows?: bigint }
   return estimatedRows === undefined ? {} : { estimatedRows: BigInt(Math.round(estimatedRows)) };
 }
 
-function closing(frame: FrameOf<"closing">) {
+function closing(frame: FrameOf<"closing">, terms: StreamTerms) {
   return create(ClosingSchema, {
     reason: reasons[frame.reason],
-    cursor: encodeCursor(frame.cursor),
+    cursor: cursorText(frame.cursor, terms),
     retryAfter: durationFromMs(Math.round(frame.retryAfterMs)),
   });
 }

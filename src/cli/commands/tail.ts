@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { type Command, Option } from "commander";
 import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
-import type { EventBatch, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import type { EventBatch, SnapshotStarted, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
 import { parseTopicPattern } from "../../core/topic.ts";
 import { usageFailure } from "../failure.ts";
@@ -114,6 +114,7 @@ class Printer {
   readonly #terminal: Terminal;
   readonly #pretty: boolean;
   #left: number;
+  #inSnapshot = false;
 
   constructor(options: TailOptions, terminal: Terminal) {
     this.#options = options;
@@ -127,6 +128,7 @@ class Printer {
     if (frame.case === "events") {
       await this.#printBatch(frame.value);
     } else {
+      this.#inSnapshot = frame.case === "snapshotStarted" || (this.#inSnapshot && frame.case !== "snapshotComplete");
       await this.#printOther(response);
       if (frame.value !== undefined && "cursor" in frame.value) this.position = frame.value.cursor;
     }
@@ -140,9 +142,9 @@ class Printer {
     this.#left -= events.length;
     this.done = this.#left === 0;
     await this.#terminal.print(lines.join(""));
-    // All rows of a snapshot have one version: in the middle of them only the cursor says where we are.
-    const cut = !whole && last?.operation !== Operation.SNAPSHOT;
-    this.position = cut && last !== undefined ? `version:${last.version}` : batch.cursor;
+    if (whole) this.position = batch.cursor;
+    // In a snapshot the place before the batch stays: there is no other, and better some rows twice than some never.
+    else if (!this.#inSnapshot && last !== undefined) this.position = `version:${last.version}`;
   }
 
   #line(event: Event, cursor: string | undefined): string {
@@ -156,15 +158,24 @@ class Printer {
     const ofSnapshot = frame.case === "snapshotStarted" || frame.case === "snapshotComplete";
     if (this.#pretty) {
       if (frame.case === "snapshotStarted") {
-        const again = frame.value.restart ? ", again from its first row" : "";
-        this.#terminal.note(`millrace: snapshot of ${frame.value.topics.join(", ")} at ${frame.value.version}${again}`);
+        this.#terminal.note(`millrace: ${snapshotNote(frame.value)}`);
+      }
+      if (frame.case === "checkpoint" && frame.value.progress !== undefined) {
+        const { rows, estimatedRows } = frame.value.progress;
+        const about = estimatedRows === undefined ? "" : ` of about ${estimatedRows}`;
+        this.#terminal.note(`millrace: ${rows}${about} rows of the snapshot so far`);
       }
       if (frame.case === "snapshotComplete") {
         this.#terminal.note(`millrace: snapshot complete, ${frame.value.rows} rows; changes follow`);
       }
     } else if (ofSnapshot || this.#options.checkpoints === true) {
-      // Always those of a snapshot: only they tell that rows come again after it was cut.
+      // Always those of a snapshot: only they tell whether it goes on or its rows come again after it was cut.
       await this.#terminal.print(frameLine(response) ?? "");
     }
   }
+}
+
+function snapshotNote({ topics, version, restart, resumed }: SnapshotStarted): string {
+  const again = restart ? ", again from its first row" : resumed ? ", going on where it was cut" : "";
+  return `snapshot of ${topics.join(", ")} at ${version}${again}`;
 }

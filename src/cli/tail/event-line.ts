@@ -31,12 +31,13 @@ export function frameLine({ frame }: SubscribeResponse): string | undefined {
       return line("opened", { epoch, version, cursor, headVersion, oldestVersion });
     }
     case "checkpoint": {
-      const { cursor, version, state, lagVersions } = frame.value;
-      return line("checkpoint", { cursor, version, state: StreamState[state], lagVersions });
+      const { cursor, version, state, lagVersions, progress } = frame.value;
+      const { rows, estimatedRows } = progress ?? {};
+      return line("checkpoint", { cursor, version, state: StreamState[state], lagVersions, rows, estimatedRows });
     }
     case "snapshotStarted": {
-      const { version, restart, topics } = frame.value;
-      return line("snapshot_started", { version, restart, topics });
+      const { version, restart, resumed, topics, estimatedRows } = frame.value;
+      return line("snapshot_started", { version, restart, resumed, topics, estimatedRows });
     }
     case "snapshotComplete": {
       const { version, cursor, rows } = frame.value;

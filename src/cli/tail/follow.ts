@@ -43,7 +43,8 @@ const silentIntervals = 2.4;
 /**
  * Every frame of a subscription, across as many connections as it takes: after a network failure, a server restart or
  * `closing` it goes on exactly after the last frame that carried a cursor, so nothing is lost and nothing comes twice.
- * (Rows of a snapshot that was cut come again, after a `snapshot_started` that says `restart`.) `closing` is not passed on.
+ * (A snapshot that was cut goes on, after a `snapshot_started` that says `resumed`; where it cannot, its rows come again, after
+ * one that says `restart`.) `closing` is not passed on.
  *
  * The first connection must succeed: what fails before its `opened` is thrown, as is what no repetition can mend.
  */

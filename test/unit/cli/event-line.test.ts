@@ -2,7 +2,8 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import { type Event, EventSchema, Operation, PayloadOmitted } from "../../../gen/millrace/v1/event_pb.js";
-import { eventLine } from "../../../src/cli/tail/event-line.ts";
+import { StreamState, SubscribeResponseSchema } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { eventLine, frameLine } from "../../../src/cli/tail/event-line.ts";
 import { prettyEvent } from "../../../src/cli/tail/event-pretty.ts";
 
 function event(json: string): Event {
@@ -37,6 +38,32 @@ describe("an event as a line", () => {
     expect(eventLine(bare, undefined)).toBe(
       '{"version":1,"topic":"a","operation":"TRUNCATE","payloadOmitted":"TOO_LARGE"}\n',
     );
+  });
+});
+
+describe("a frame as a line", () => {
+  it("tells whether a snapshot goes on or begins again, and how far it has come", () => {
+    const started = { version: 7n, resumed: true, topics: ["orders"], estimatedRows: 1_000n };
+    const frames = [
+      { case: "snapshotStarted" as const, value: started },
+      { case: "snapshotStarted" as const, value: { version: 9n, restart: true } },
+      {
+        case: "checkpoint" as const,
+        value: {
+          cursor: "c",
+          version: 7n,
+          state: StreamState.SNAPSHOT,
+          progress: { rows: 40n, estimatedRows: 1_000n },
+        },
+      },
+      { case: "checkpoint" as const, value: { cursor: "d", version: 8n, state: StreamState.LIVE, lagVersions: 0n } },
+    ];
+    expect(frames.map((frame) => frameLine(create(SubscribeResponseSchema, { frame })))).toEqual([
+      '{"frame":"snapshot_started","version":7,"restart":false,"resumed":true,"topics":["orders"],"estimatedRows":1000}\n',
+      '{"frame":"snapshot_started","version":9,"restart":true,"resumed":false,"topics":[]}\n',
+      '{"frame":"checkpoint","cursor":"c","version":7,"state":"SNAPSHOT","rows":40,"estimatedRows":1000}\n',
+      '{"frame":"checkpoint","cursor":"d","version":8,"state":"LIVE","lagVersions":0}\n',
+    ]);
   });
 });
 
