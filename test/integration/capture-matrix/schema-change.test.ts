@@ -1,6 +1,9 @@
 import { describe, expect, it } from "vitest";
+import { createFeed } from "../../../src/core/feed-service.ts";
 import { createPool } from "../../../src/postgres/database.ts";
 import { announceSchemaChanges, createSchemaWatch } from "../../../src/postgres/schema-change/schema-watch.ts";
+import { createPostgresStore } from "../../../src/postgres/store.ts";
+import { Reader, select } from "../../contract/reader.ts";
 import { refusal, servers, WatchedDatabase } from "../capture/watched-database.ts";
 import { type Told, toldBy } from "./mirror.ts";
 
@@ -255,6 +258,30 @@ describe.each(servers)("G10 changes of schema on $name", ({ cluster }) => {
     await running.stop();
     await pool.end();
     expect(await messages(database)).toHaveLength(1);
+  });
+
+  it("an announcement reaches streams of some keys and of one topic of a template, and no others", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await watched(database);
+    const store = createPostgresStore({ url: database.url, directUrl: false });
+    await store.start(signal);
+    const feed = createFeed({ store, wakeUp: store.wakeUp });
+    await feed.start(signal);
+    try {
+      await using wanted = new Reader(feed, { selectors: [select(["t.us"], ["7"])] });
+      await using other = new Reader(feed, { selectors: [select(["u.*"]), select([], [], ["INSERT"])] });
+      await database.run("alter table t drop column v");
+      await look(database);
+      await database.run("insert into t (id, region) values (8, 'eu'), (7, 'us')");
+      await wanted.gets(2);
+      await other.gets(3);
+      const told = (reader: Reader) => reader.events.map(({ operation, topic }) => `${operation} ${topic}`);
+      expect(told(wanted)).toEqual(["MESSAGE t.{region}", "INSERT t.us"]);
+      expect(told(other)).toEqual(["INSERT t.eu", "INSERT t.eu", "INSERT t.us"]);
+    } finally {
+      await feed.stop();
+      await store.stop();
+    }
   });
 
   it("nobody but a server can have anything announced, and it only ever says what the catalog says", async () => {
