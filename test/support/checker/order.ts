@@ -1,8 +1,9 @@
 import type { Complaint, Recording, SeenEvent } from "./seen.ts";
-import { describeEvent, eventsOf, identityOf } from "./seen.ts";
+import { describeEvent, eventsOf, framesOf, identityOf } from "./seen.ts";
 
 /**
- * G3: versions strictly rise; in a stream that selects everything they are dense. `after` is where the stream began.
+ * G3: versions strictly rise; in a stream that selects everything they are dense, but for the events within a snapshot, which
+ * concern only what was delivered of it.
  */
 export function checkOrder(recording: Recording, options: { readonly dense: boolean }): readonly Complaint[] {
   const complaints: Complaint[] = [];
@@ -12,14 +13,23 @@ export function checkOrder(recording: Recording, options: { readonly dense: bool
     say("the first call was never opened");
     return complaints;
   }
-  let last = startOf(recording) ?? opened.version;
-  for (const event of eventsOf(recording)) {
-    if (event.version === last) say(`${describeEvent(event)} repeats version ${last}`);
-    else if (event.version < last) say(`${describeEvent(event)} came after version ${last}`);
-    else if (options.dense && event.version !== last + 1) {
-      say(`${describeEvent(event)} follows version ${last}: ${event.version - last - 1} missing between`);
+  let last = opened.version;
+  let inSnapshot = false;
+  for (const frame of framesOf(recording)) {
+    if (frame.kind === "snapshot_started") inSnapshot = true;
+    if (frame.kind === "snapshot_complete") {
+      inSnapshot = false;
+      last = Math.max(last, frame.version);
     }
-    last = Math.max(last, event.version);
+    for (const event of frame.kind === "events" ? frame.events : []) {
+      if (event.operation === "SNAPSHOT") continue;
+      if (event.version === last) say(`${describeEvent(event)} repeats version ${last}`);
+      else if (event.version < last) say(`${describeEvent(event)} came after version ${last}`);
+      else if (options.dense && !inSnapshot && event.version !== last + 1) {
+        say(`${describeEvent(event)} follows version ${last}: ${event.version - last - 1} missing between`);
+      }
+      last = Math.max(last, event.version);
+    }
   }
   return complaints;
 }

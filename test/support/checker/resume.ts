@@ -1,6 +1,6 @@
 import { startOf } from "./order.ts";
 import type { Complaint, Recording, SeenCall, SeenFrame } from "./seen.ts";
-import { eventsOf, identityOf } from "./seen.ts";
+import { eventsAfterSnapshot, eventsOf, identityOf } from "./seen.ts";
 
 /**
  * G8: every call but the first was opened with the last cursor of the one before, begins at that place, and the calls
@@ -18,7 +18,7 @@ export function checkResume(
     if (previous !== undefined) checkHandOver(previous, call, index, say);
   });
   const start = startOf(recording) ?? 0;
-  const got = eventsOf(recording);
+  const got = eventsAfterSnapshot(recording);
   const end = got.at(-1)?.version ?? start;
   const wanted = eventsOf(reference).filter(
     (event) => event.version > start && event.version <= end && selects(event.topic),
@@ -41,6 +41,9 @@ function checkHandOver(previous: SeenCall, call: SeenCall, index: number, say: (
     say(`call ${index} began with ${opened.kind}`);
     return;
   }
+  const next = call.frames[1];
+  // It begins elsewhere, and says so.
+  if (next?.kind === "snapshot_started" && next.restart) return;
   const place = lastVersion(previous);
   if (place !== undefined && opened.version !== place) {
     say(`call ${index} resumed at v${opened.version}, the cursor was of v${place}`);
@@ -56,11 +59,13 @@ function cursorOf(frame: SeenFrame): string | undefined {
   return frame.kind === "snapshot_started" ? undefined : frame.cursor;
 }
 
-/** The version that the last cursor stands for; `undefined` inside a snapshot, which begins again elsewhere. */
+/** The version that the last cursor stands for; `undefined` where a snapshot was brought up to date, which only it knows. */
 function lastVersion(call: SeenCall): number | undefined {
   const frame = call.frames.findLast((candidate) => candidate.kind !== "closing");
   if (frame === undefined || frame.kind === "snapshot_started") return undefined;
   if (frame.kind !== "events") return frame.version;
   const last = frame.events.at(-1);
-  return last?.operation === "SNAPSHOT" ? undefined : last?.version;
+  const started = call.frames.findLastIndex(({ kind }) => kind === "snapshot_started");
+  const inSnapshot = started > call.frames.findLastIndex(({ kind }) => kind === "snapshot_complete");
+  return inSnapshot && last?.operation !== "SNAPSHOT" ? undefined : last?.version;
 }

@@ -29,7 +29,12 @@ export type SeenFrame =
       readonly complete: boolean;
     }
   | { readonly kind: "checkpoint"; readonly version: number; readonly cursor: string; readonly state: string }
-  | { readonly kind: "snapshot_started"; readonly version: number; readonly restart: boolean }
+  | {
+      readonly kind: "snapshot_started";
+      readonly version: number;
+      readonly restart: boolean;
+      readonly resumed: boolean;
+    }
   | { readonly kind: "snapshot_complete"; readonly version: number; readonly cursor: string; readonly rows: number }
   | { readonly kind: "closing"; readonly cursor: string };
 
@@ -63,6 +68,16 @@ export function eventsOf(recording: Recording): readonly SeenEvent[] {
   return framesOf(recording).flatMap((frame) =>
     frame.kind === "events" ? frame.events.filter((event) => event.operation !== "SNAPSHOT") : [],
   );
+}
+
+/** The events of a story after its snapshot, where it began with one: those within are of parts of the tables only. */
+export function eventsAfterSnapshot(recording: Recording): readonly SeenEvent[] {
+  const frames = framesOf(recording);
+  const complete = frames.findIndex(({ kind }) => kind === "snapshot_complete");
+  const began = frames.some(({ kind }) => kind === "snapshot_started");
+  if (began && complete < 0) return [];
+  const after: Recording = { ...recording, calls: [{ from: undefined, frames: frames.slice(complete + 1) }] };
+  return eventsOf(after);
 }
 
 /** The same text for the same event and no other: every field counts. */

@@ -111,7 +111,8 @@ export class Recorder {
   #take(frames: SeenFrame[], frame: SeenFrame): void {
     frames.push(frame);
     if (frame.kind === "events" && frame.complete) this.#reach(frame.events.at(-1)?.version);
-    if (frame.kind === "checkpoint" || frame.kind === "snapshot_complete") this.#reach(frame.version);
+    if (frame.kind === "checkpoint" && frame.state !== "SNAPSHOT") this.#reach(frame.version);
+    if (frame.kind === "snapshot_complete") this.#reach(frame.version);
     this.#options.onFrame?.(frame);
     const due = this.#waiting.filter(({ until }) => until(frame));
     if (due.length === 0) return;

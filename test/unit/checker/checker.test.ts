@@ -3,7 +3,7 @@ import { VersionBook } from "../../support/checker/order.ts";
 import { checkResume } from "../../support/checker/resume.ts";
 import type { Complaint, Recording, SeenCall, SeenEvent, SeenFrame } from "../../support/checker/seen.ts";
 import { checkSnapshot } from "../../support/checker/snapshot.ts";
-import { checkFullStory, verdict } from "../../support/checker/verdict.ts";
+import { checkFullStory, checkStream, verdict } from "../../support/checker/verdict.ts";
 import { createWorld, framesOfWorld, mapEvents, rowsAt, story } from "./world.ts";
 
 const world = createWorld();
@@ -149,7 +149,7 @@ describe("the checker of snapshots", () => {
   const handOff = (taken: readonly SeenEvent[], following: readonly SeenFrame[]): Recording =>
     story([
       { kind: "opened", epoch: "e", version: at, cursor: "s" },
-      { kind: "snapshot_started", version: at, restart: false },
+      { kind: "snapshot_started", version: at, restart: false, resumed: false },
       { kind: "events", events: taken, cursor: "s", complete: false },
       { kind: "snapshot_complete", version: at, cursor: `c${at}`, rows: taken.length },
       ...following,
@@ -186,7 +186,7 @@ describe("the checker of snapshots", () => {
       from: undefined,
       frames: [
         { kind: "opened", epoch: "e", version: 6, cursor: "s0" },
-        { kind: "snapshot_started", version: 6, restart: false },
+        { kind: "snapshot_started", version: 6, restart: false, resumed: false },
         { kind: "events", events: [{ ...first, version: 6 }], cursor: "s6", complete: false },
       ],
     };
@@ -194,6 +194,107 @@ describe("the checker of snapshots", () => {
     const recording = { client: "cut", calls: [cut, { from: "s6", frames: again }] };
     expect(judgeSnapshot(recording)).toEqual([]);
     expect(judgeSnapshot({ client: "cut", calls: [cut, { from: "s6", frames: whole }] })).toEqual(["G7"]);
+  });
+});
+
+describe("the checker of snapshots that go on", () => {
+  const first = world.ticks[5]?.at(-1)?.version ?? 0;
+  const second = world.ticks[9]?.at(-1)?.version ?? 0;
+  const place = "2";
+  const covered = rowsAt(world, first).filter(({ key }) => (key ?? "") <= place);
+  const rest = rowsAt(world, second).filter(({ key }) => (key ?? "") > place);
+  const note = { ...sampleEvent(), version: first + 1, topic: "notes", operation: "MESSAGE", before: undefined };
+  const between = world.ticks.flat().filter(({ version }) => version > first && version <= second);
+  const concerning = between.filter(({ key }) => (key ?? "") <= place);
+  const after = sound.filter((frame) => frame.kind === "events" && (frame.events[0]?.version ?? 0) > second);
+
+  interface Parts {
+    readonly changes?: readonly SeenEvent[];
+    readonly rows?: readonly SeenEvent[];
+    readonly counted?: number;
+    readonly amid?: readonly SeenFrame[];
+    readonly resumed?: Partial<SeenFrame & { kind: "snapshot_started" }>;
+  }
+  const goOn = ({ changes = concerning, rows = rest, counted, amid = [], resumed = {} }: Parts = {}): Recording => ({
+    client: "cut",
+    calls: [
+      {
+        from: undefined,
+        frames: [
+          { kind: "opened", epoch: "e", version: first, cursor: "s" },
+          { kind: "snapshot_started", version: first, restart: false, resumed: false },
+          { kind: "events", events: covered, cursor: "s2", complete: false },
+        ],
+      },
+      {
+        from: "s2",
+        frames: [
+          { kind: "opened", epoch: "e", version: first, cursor: "s2" },
+          { kind: "snapshot_started", version: second, restart: false, resumed: true, ...resumed },
+          { kind: "events", events: changes, cursor: "s3", complete: false },
+          ...amid,
+          { kind: "events", events: rows, cursor: "s4", complete: false },
+          { kind: "snapshot_complete", version: second, cursor: "c", rows: counted ?? covered.length + rows.length },
+          ...after,
+        ],
+      },
+    ],
+  });
+  const reference = story(sound, "reference");
+  const judgeParts = (parts: Parts) => {
+    const recording = goOn(parts);
+    return guaranteesIn([
+      ...checkSnapshot(recording, world.ledger, reference),
+      ...checkStream(recording, { dense: true }),
+      ...checkResume(recording, reference),
+    ]);
+  };
+
+  it("has nothing to say of one that goes on as it must", () => {
+    expect(concerning.length).toBeGreaterThan(3);
+    expect([covered.length, rest.length].every((length) => length > 0)).toBe(true);
+    const told: SeenFrame = { kind: "checkpoint", version: second, cursor: "s3", state: "SNAPSHOT" };
+    expect(judgeParts({ amid: [told] })).toEqual([]);
+  });
+
+  it("reports G7 for any one event skipped while it is brought up to date", () => {
+    for (const skipped of concerning) {
+      expect(judgeParts({ changes: concerning.filter((event) => event !== skipped) })).toEqual(["G7"]);
+    }
+  });
+
+  it("reports G7 for a key taken for one that was delivered, and for one that was not", () => {
+    expect(judgeParts({ changes: between.filter(({ key }) => (key ?? "") <= "3") })).toContain("G7");
+    expect(judgeParts({ changes: between.filter(({ key }) => (key ?? "") < place) })).toContain("G7");
+    expect(judgeParts({ rows: rowsAt(world, second).filter(({ key }) => (key ?? "") >= place) })).toEqual(["G7"]);
+    expect(judgeParts({ rows: [] })).toEqual(["G7"]);
+  });
+
+  it("reports G7 for rows as of the earlier version, for none of the events, and for a wrong count", () => {
+    const stale = rowsAt(world, first).filter(({ key }) => (key ?? "") > place);
+    expect(judgeParts({ rows: stale })).toContain("G7");
+    expect(judgeParts({ changes: [] })).toContain("G7");
+    expect(judgeParts({ counted: rest.length })).toEqual(["G7"]);
+  });
+
+  it("reports G7 for one that goes on without saying so, and for one that says to drop what it needs", () => {
+    expect(judgeParts({ resumed: { resumed: false } })).toContain("G7");
+    expect(judgeParts({ resumed: { resumed: false, restart: true } })).toContain("G7");
+  });
+
+  it("reports G7 for a message that nobody published, or twice", () => {
+    expect(judgeParts({ changes: [note, ...concerning.slice(1)] })).toContain("G7");
+  });
+
+  it("reports G5 for a boundary in the middle of it, and for a checkpoint that calls itself otherwise", () => {
+    const checkpoint = { kind: "checkpoint", version: second, cursor: "s3" } as const;
+    expect(judgeParts({ amid: [{ ...checkpoint, state: "LIVE" }] })).toContain("G5");
+    const [event] = concerning.slice(-1);
+    const complete: SeenFrame = { kind: "events", events: [], cursor: "s3", complete: true };
+    expect(event).toBeDefined();
+    expect(judgeParts({ amid: [complete] })).toContain("G5");
+    const outside = { ...checkpoint, version: 0, cursor: "c0", state: "SNAPSHOT" };
+    expect(judge([...sound.slice(0, 1), outside, ...sound.slice(1)])).toEqual(["G5"]);
   });
 });
 
@@ -241,6 +342,12 @@ describe("the checker of resumed streams", () => {
     expect(guaranteesIn(checkResume(moved, reference))).toEqual(["G8"]);
   });
 });
+
+function sampleEvent(): SeenEvent {
+  const [event] = world.ticks.flat();
+  if (event === undefined) throw new Error("The world is empty.");
+  return event;
+}
 
 function moveOpened(frame: SeenFrame): SeenFrame {
   return frame.kind === "opened" ? { ...frame, version: frame.version + 1 } : frame;
