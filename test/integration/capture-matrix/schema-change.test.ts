@@ -215,6 +215,38 @@ describe.each(servers)("G10 changes of schema on $name", ({ cluster }) => {
     expect(await messages(database)).toHaveLength(1);
   });
 
+  it("a table that a restore made anew is compared by its names, and only what differs is announced", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run(
+      "create table t (gone int, id int not null, v text, twice int generated always as (id * 2) stored) partition by range (id)",
+      "create table t_1 partition of t for values from (0) to (10)",
+      "alter table t drop column gone",
+      "select millrace.watch('t', key_columns => '{id}')",
+      "alter schema public rename to before",
+      "create schema public",
+      "create table t (id int not null, v text, twice int generated always as (id * 2) stored) partition by range (id)",
+      "create table t_1 partition of t for values from (0) to (10)",
+      "update millrace.source set relid = 'public.t'::regclass",
+    );
+    expect(await messages(database)).toEqual([]);
+    await database.run(
+      "alter table before.t add column w int",
+      "update millrace.source set relid = 'before.t'::regclass",
+    );
+    expect((await messages(database)).map(({ after }) => JSON.parse(after ?? ""))).toEqual([
+      {
+        table: "before.t",
+        columns: { added: [{ column: "w", type: "integer", notNull: false }] },
+        partitions: {
+          attached: [{ table: "before.t_1", bound: "FOR VALUES FROM (0) TO (10)", empty: true }],
+          detached: [{ table: "public.t_1", bound: "FOR VALUES FROM (0) TO (10)", dropped: false }],
+        },
+        renamed: { from: "public.t", to: "before.t" },
+        rowsChanged: true,
+      },
+    ]);
+  });
+
   it("a change is announced once, however many servers look, and in the order of the changes", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await watched(database);
