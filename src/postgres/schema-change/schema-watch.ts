@@ -37,20 +37,26 @@ export function createSchemaWatch(options: SchemaWatchOptions): Service {
   return new SchemaWatch(options);
 }
 
-/** One look. Says what it has announced; a source that DDL has just locked is left for the next look. */
+/**
+ * One look. Says what it has announced; a source that DDL has just locked is left for the next look. Rejects with the first
+ * failure, once all the others have been looked at.
+ */
 export async function announceSchemaChanges(pool: pg.Pool, signal: AbortSignal): Promise<readonly SchemaChange[]> {
   return await withLease(pool, signal, async ({ client }) => {
     const changed = await look(client, () => client.query<{ id: number }>(changedSources));
     const announced: SchemaChange[] = [];
+    const failures: unknown[] = [];
     for (const { id } of changed.rows) {
       try {
         const results: unknown = await client.query(announceChange(id));
         announced.push(...changesIn(results as readonly pg.QueryResult<AnnouncedRow>[]));
       } catch (error) {
         await client.query("rollback");
-        if (sqlStateOf(error) !== sqlState.lockNotAvailable) throw error;
+        const state = sqlStateOf(error);
+        if (state !== sqlState.lockNotAvailable && state !== sqlState.deadlockDetected) failures.push(error);
       }
     }
+    if (failures.length > 0) throw failures[0];
     return announced;
   });
 }
