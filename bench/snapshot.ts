@@ -1,9 +1,13 @@
 // A snapshot of a large table to a gRPC client, beside COPY of the table to a client that drops it; and the server's
-// memory while it goes.
+// memory while it goes. Then the reader of snapshots alone: in one go, left and gone on with ten times, and through an index
+// whose order is not the table's.
 import { readFile } from "node:fs/promises";
 import { Writable } from "node:stream";
 import { pipeline } from "node:stream/promises";
+import pg from "pg";
 import { to as copyTo } from "pg-copy-streams";
+import type { SnapshotPlace } from "../src/core/ports.ts";
+import { openSnapshot } from "../src/postgres/snapshot/snapshot.ts";
 import { Bed, conditions } from "./bed.ts";
 import { benchOptions, report } from "./report.ts";
 import { subscribe } from "./wire-client.ts";
@@ -19,7 +23,10 @@ await bed.sql(
 );
 await bed.sql("alter table things add primary key (id)");
 await bed.sql("vacuum analyze things");
-await bed.sql("select millrace.watch('things')");
+await bed.sql("create table scattered as select md5(id::text)::uuid as id, name, price, made, padding from things");
+await bed.sql("alter table scattered add primary key (id)");
+await bed.sql("vacuum analyze scattered");
+await bed.sql("select millrace.watch('things'), millrace.watch('scattered')");
 const server = await bed.server();
 
 const idle = await residentBytes(server.pid);
@@ -28,6 +35,12 @@ const copied = await rate(copyToClient);
 const watching = setInterval(() => void residentBytes(server.pid).then((bytes) => (peak = Math.max(peak, bytes))), 100);
 const sent = await rate(() => readSnapshot(server.port));
 clearInterval(watching);
+const pool = new pg.Pool({ connectionString: bed.url, max: 3 });
+const [{ id: epoch } = { id: "" }] = await bed.sql<{ id: string }>("select id from millrace.epoch");
+const whole = await rate(() => readParts("things", count));
+const cut = await rate(() => readParts("things", Math.ceil(count / 10)));
+const scattered = await rate(() => readParts("scattered", count));
+await pool.end();
 
 report(
   "snapshot",
@@ -46,9 +59,41 @@ report(
       unit: "MiB",
       baseline: { what: "idle", value: idle / 2 ** 20 },
     },
+    { what: "its reader alone, in one go", value: whole, unit: "rows/s" },
+    {
+      what: "the same, left and gone on with ten times",
+      value: cut,
+      unit: "rows/s",
+      baseline: { what: "in one go", value: whole },
+    },
+    {
+      what: "the same, rows in no order of their key",
+      value: scattered,
+      unit: "rows/s",
+      baseline: { what: "in the order of their key", value: whole },
+    },
   ],
   conditions,
 );
+
+/** Reads a topic's snapshot, and each time after so many rows goes on with another. */
+async function readParts(topic: string, rowsEach: number): Promise<number> {
+  let place: SnapshotPlace | undefined;
+  let rows = 0;
+  while (rows < count) {
+    const request = { wantsSource: (name: string) => name === topic, after: place };
+    const reader = await openSnapshot(pool, epoch, request, {}, new AbortController().signal);
+    const end = Math.min(count, rows + rowsEach);
+    for await (const { events } of reader.rows()) {
+      const some = events.slice(0, end - rows);
+      rows += some.length;
+      place = { shape: reader.shape, sources: 0, key: some.at(-1)?.key, rows };
+      if (rows >= end) break;
+    }
+    await reader.close();
+  }
+  return rows;
+}
 
 async function rate(drain: () => Promise<number>): Promise<number> {
   const begun = performance.now();
@@ -67,13 +112,17 @@ async function copyToClient(): Promise<number> {
 function readSnapshot(port: number): Promise<number> {
   return new Promise((resolve, reject) => {
     let rows = 0;
-    const stream = subscribe(port, { start: { case: "snapshot", value: {} } }, (message) => {
-      const frame = readFrame(message);
-      if (frame.kind === 2) rows += readEvents(frame.body, undefined);
-      if (frame.kind !== 6) return;
-      stream.cancel();
-      resolve(rows);
-    });
+    const stream = subscribe(
+      port,
+      { start: { case: "snapshot", value: {} }, selectors: [{ topics: ["things"] }] },
+      (message) => {
+        const frame = readFrame(message);
+        if (frame.kind === 2) rows += readEvents(frame.body, undefined);
+        if (frame.kind !== 6) return;
+        stream.cancel();
+        resolve(rows);
+      },
+    );
     stream.ended.catch(reject);
   });
 }

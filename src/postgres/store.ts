@@ -88,8 +88,8 @@ class Store implements PostgresStore {
     this.#tailPool = createPool({ url, max: 1, idleMs: 0 });
     this.#historyPool = createPool({ url, max: options.historyConnections ?? 4, idleMs });
     this.#servicePool = createPool({ url, max: options.serviceConnections ?? 4, idleMs });
-    // Each open snapshot has one, and one of them a second while it opens.
-    this.#snapshotPool = createPool({ url, max: (options.snapshots?.maxOpen ?? 8) + 1, idleMs });
+    // Each open snapshot has one, and one of them a second while it opens; one is for the moments when one has to ask.
+    this.#snapshotPool = createPool({ url, max: (options.snapshots?.maxOpen ?? 8) + 2, idleMs });
   }
 
   get wakeUp(): WakeUp {

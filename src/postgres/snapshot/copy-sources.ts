@@ -1,3 +1,4 @@
+import type pg from "pg";
 import { to as copyTo } from "pg-copy-streams";
 import { FeedError } from "../../core/errors.ts";
 import type { SnapshotRequest } from "../../core/ports.ts";
@@ -8,6 +9,7 @@ import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
 import type { SnapshotSource } from "./sources.ts";
 import type { Spool } from "./spool.ts";
 import { beforeCopy, copyRows } from "./statements.ts";
+import { watchWaiters } from "./waiters.ts";
 
 /** How long and how large a copy may become. */
 export interface CopyBounds {
@@ -21,6 +23,18 @@ export interface CopyBounds {
   readonly cutBytes: number;
 }
 
+/** What is copied, and where it goes. */
+export interface CopyTask {
+  /** To look whether somebody waits for the tables. */
+  readonly pool: pg.Pool;
+  readonly established: Established;
+  readonly request: SnapshotRequest;
+  readonly spool: Spool;
+  readonly bounds: CopyBounds;
+  /** Called when the copy ends before its end, with what its reader is to be told if he got nothing at all. */
+  readonly cut: (limit: FeedError) => void;
+}
+
 /** A copy that is under way. */
 export interface RunningCopy {
   /** Never rejects: a copy that fails fails whoever reads the spool. */
@@ -32,20 +46,13 @@ export interface RunningCopy {
 /**
  * Copies the sources from the established place on into the spool, and ends the transaction.
  *
- * A copy that comes to one of its bounds is cut where it can be gone on with: amid the rows of an ordered source, and
- * between two sources. One that is amid a source without an order goes on up to the outer bounds, and fails there. So
- * that it has most of them for itself, it does not begin in the second half of a copy that can be cut before it.
- *
- * @param cut called before the spool ends, with what the reader is to be told if he got nothing at all.
+ * A copy that comes to one of its bounds, or that somebody waits for, is cut where it can be gone on with: amid the rows of
+ * an ordered source, and between two sources. One that is amid a source without an order goes on up to the outer bounds,
+ * and fails there. So that it has most of them for itself, it does not begin in the second half of a copy that can be cut
+ * before it.
  */
-export function copySources(
-  established: Established,
-  request: SnapshotRequest,
-  spool: Spool,
-  bounds: CopyBounds,
-  cut: (limit: FeedError) => void,
-): RunningCopy {
-  return new Copy(established, request, spool, bounds, cut);
+export function copySources(task: CopyTask): RunningCopy {
+  return new Copy(task);
 }
 
 /** How long after this process should have ended a copy the server does, in milliseconds. */
@@ -55,12 +62,9 @@ const emptyCopyBytes = 21;
 
 class Copy implements RunningCopy {
   readonly ended: Promise<void>;
-  readonly #established: Established;
-  readonly #request: SnapshotRequest;
-  readonly #spool: Spool;
-  readonly #bounds: CopyBounds;
-  readonly #cut: (limit: FeedError) => void;
+  readonly #task: CopyTask;
   readonly #timers: readonly NodeJS.Timeout[];
+  readonly #unwatch: () => void;
   /** Amid a source without an order. */
   #whole = false;
   /** Past a bound, amid such a source. */
@@ -68,30 +72,24 @@ class Copy implements RunningCopy {
   #over = false;
   #bytes = 0;
 
-  constructor(
-    established: Established,
-    request: SnapshotRequest,
-    spool: Spool,
-    bounds: CopyBounds,
-    cut: (limit: FeedError) => void,
-  ) {
-    this.#established = established;
-    this.#request = request;
-    this.#spool = spool;
-    this.#bounds = bounds;
-    this.#cut = cut;
-    const { cutAfterMs, deadlineMs } = bounds;
+  constructor(task: CopyTask) {
+    this.#task = task;
+    const { cutAfterMs, deadlineMs } = task.bounds;
     this.#timers = [
       setTimeout(() => this.#reach(tooSlow(cutAfterMs)), this.#remaining(cutAfterMs)),
       setTimeout(() => this.#end(tooSlow(deadlineMs)), this.#remaining(deadlineMs)),
     ];
+    const ids = task.established.sources.map(({ id }) => id);
+    this.#unwatch = watchWaiters(task.pool, ids, () => {
+      if (this.#bytes > 0) this.#reach(inTheWay());
+    });
     this.ended = this.#run();
   }
 
   fail(reason: unknown): void {
     this.#over = true;
-    this.#spool.fail(reason);
-    this.#established.reader.destroy();
+    this.#task.spool.fail(reason);
+    this.#task.established.reader.destroy();
   }
 
   /** Past a bound within which a copy must stay only if it can be gone on with. */
@@ -108,13 +106,13 @@ class Copy implements RunningCopy {
       return;
     }
     this.#over = true;
-    this.#cut(limit);
-    this.#spool.end();
-    this.#established.reader.destroy();
+    this.#task.cut(limit);
+    this.#task.spool.end();
+    this.#task.established.reader.destroy();
   }
 
   async #run(): Promise<void> {
-    const { reader, sources, place } = this.#established;
+    const { reader, sources, place } = this.#task.established;
     const first = place?.sources ?? 0;
     try {
       for (let at = first; at < sources.length && !this.#over; at += 1) {
@@ -129,32 +127,33 @@ class Copy implements RunningCopy {
       if (this.#over) return;
       // Every row is there. Should the transaction not end by itself, it has its deadline.
       this.#over = true;
-      this.#spool.end();
+      this.#task.spool.end();
       await reader.run("commit").then(reader.release, reader.destroy);
     } catch (error) {
       this.#failed(error);
     } finally {
       for (const timer of this.#timers) clearTimeout(timer);
+      this.#unwatch();
     }
   }
 
   async #copy(source: SnapshotSource, ordered: boolean, afterKey: string | undefined): Promise<void> {
-    const { reader } = this.#established;
-    const { cutAfterMs, deadlineMs } = this.#bounds;
+    const { reader } = this.#task.established;
+    const { cutAfterMs, deadlineMs } = this.#task.bounds;
     const lasts = ordered ? Math.min(deadlineMs, cutAfterMs + graceMs) : deadlineMs;
     const range = {
       after: afterKey === undefined ? undefined : orderTexts(source, afterKey),
-      keys: this.#request.wantedKeys?.(source.topic),
+      keys: this.#task.request.wantedKeys?.(source.topic),
     };
     await reader.run(beforeCopy(this.#remaining(lasts), walksIndex(source, range)));
     this.#whole = !ordered;
     const stream = reader.client.query(copyTo(copyRows(source, range), { highWaterMark: 256 * 1024 }));
     for await (const chunk of stream) {
       if (this.#over) return;
-      const onDisk = this.#spool.diskBytes + chunk.length;
-      if (onDisk > this.#bounds.cutBytes) this.#reach(tooLarge(this.#bounds.cutBytes));
+      const onDisk = this.#task.spool.diskBytes + chunk.length;
+      if (onDisk > this.#task.bounds.cutBytes) this.#reach(tooLarge(this.#task.bounds.cutBytes));
       if (this.#over) return;
-      await this.#spool.write(chunk);
+      await this.#task.spool.write(chunk);
       this.#bytes += chunk.length;
     }
     this.#whole = false;
@@ -162,20 +161,20 @@ class Copy implements RunningCopy {
 
   /** What a source without an order is not begun for, where there are rows before it to go on from. */
   #halfway(copied: number): FeedError | undefined {
-    const { cutAfterMs, cutBytes } = this.#bounds;
+    const { cutAfterMs, cutBytes } = this.#task.bounds;
     if (this.#bytes <= copied * emptyCopyBytes) return undefined;
     if (this.#remaining(cutAfterMs) < cutAfterMs / 2) return tooSlow(cutAfterMs);
-    return this.#spool.diskBytes > cutBytes / 2 ? tooLarge(cutBytes) : undefined;
+    return this.#task.spool.diskBytes > cutBytes / 2 ? tooLarge(cutBytes) : undefined;
   }
 
   #remaining(boundMs: number): number {
-    return this.#established.begun + boundMs - performance.now();
+    return this.#task.established.begun + boundMs - performance.now();
   }
 
   #failed(error: unknown): void {
     if (this.#over) return;
     const state = sqlStateOf(error);
-    if (state !== undefined && endedByServer.has(state)) this.#end(tooSlow(this.#bounds.deadlineMs));
+    if (state !== undefined && endedByServer.has(state)) this.#end(tooSlow(this.#task.bounds.deadlineMs));
     else this.fail(queryError(error, "copy the tables"));
   }
 }
@@ -202,5 +201,14 @@ function tooLarge(bytes: number): FeedError {
     `The snapshot is larger than ${bytes} bytes, which is what one may take on disk.`,
     howToGoOn,
     { retryAfterMs: 5000 },
+  );
+}
+
+function inTheWay(): FeedError {
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    "Somebody waits to alter a table that is being copied, and writers behind him.",
+    "Take the snapshot again when that is over.",
+    { retryAfterMs: 1000 },
   );
 }

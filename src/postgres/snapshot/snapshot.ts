@@ -33,8 +33,9 @@ export interface SnapshotOptions extends SpoolLimits {
  * Copies the wanted sources as of a tick of its own, into a spool. Resolves once the tick is durable and the copy has
  * begun; rows can be read from then on, however fast or slowly, while the database transaction ends by itself.
  *
- * The signal ends the reader too, as does `close`. Takes two connections of the pool while it opens and one while it copies,
- * and one now and then for `concerning`.
+ * The signal ends the reader too, as does `close`. Takes two connections of the pool while it opens and one while it copies;
+ * and, now and then for a moment, one to look whether somebody waits for the tables (then the copy is cut) and for
+ * `concerning`.
  *
  * @throws FeedError TOPIC_FORBIDDEN when the role may not read a table whole; LIMIT_EXCEEDED when too many are open;
  * DATABASE_UNAVAILABLE. `rows()` rejects with LIMIT_EXCEEDED when the copy outgrew its disk or its deadline in a source

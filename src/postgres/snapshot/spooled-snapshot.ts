@@ -4,7 +4,7 @@ import type { Event } from "../../core/event.ts";
 import { type Tick, tickEnd } from "../../core/page.ts";
 import type { SnapshotPart, SnapshotReader, SnapshotRequest, SnapshotRows } from "../../core/ports.ts";
 import { Concern } from "./concern.ts";
-import { type CopyBounds, copySources } from "./copy-sources.ts";
+import { type CopyBounds, copySources, type RunningCopy } from "./copy-sources.ts";
 import { createCopyTuples } from "./copy-tuples.ts";
 import type { Established } from "./establish.ts";
 import { orderOf } from "./key-range.ts";
@@ -15,7 +15,7 @@ const batchBytes = 256 * 1024;
 
 /** What a snapshot's reader is made of. */
 export interface SpooledSnapshotOptions {
-  /** For `concerning`. */
+  /** For `concerning`, and to look whether somebody waits for the tables. */
   readonly pool: pg.Pool;
   readonly request: SnapshotRequest;
   readonly established: Established;
@@ -35,7 +35,7 @@ export class SpooledSnapshot implements SnapshotReader {
   /** The first source that is copied. */
   readonly #first: number;
   readonly #spool: Spool;
-  readonly #copy: { readonly ended: Promise<void>; fail(reason: unknown): void };
+  readonly #copy: RunningCopy;
   readonly #detach: () => void;
   /** Why the copy ended before its end. */
   #cutBy: FeedError | undefined;
@@ -54,9 +54,10 @@ export class SpooledSnapshot implements SnapshotReader {
     this.#concern = place === undefined ? undefined : new Concern(pool, sources, place);
     this.#first = place?.sources ?? 0;
     this.#spool = createSpool(bounds);
-    this.#copy = copySources(established, request, this.#spool, bounds, (limit) => {
+    const cut = (limit: FeedError) => {
       this.#cutBy = limit;
-    });
+    };
+    this.#copy = copySources({ pool, established, request, spool: this.#spool, bounds, cut });
     const abort = () => this.#copy.fail(signal.reason);
     signal.addEventListener("abort", abort, { once: true });
     this.#detach = () => {

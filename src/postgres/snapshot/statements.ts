@@ -68,6 +68,19 @@ export const tableLockHolders = `
       or l.relation = 'millrace.tick_lock'::pg_catalog.regclass)
   order by holder`;
 
+/**
+ * A row when somebody waits for a table of these sources, $1, that its readers keep from him: nothing but ACCESS EXCLUSIVE
+ * does. Everybody who comes after him, writers too, queues behind him.
+ */
+export const somebodyWaits = `
+  select from pg_catalog.pg_locks l
+  where l.locktype = 'relation' and not l.granted and l.mode = 'AccessExclusiveLock'
+    and l.database = (select d.oid from pg_catalog.pg_database d where d.datname = current_database())
+    and l.relation in (
+      select t.relid from millrace.source s, pg_catalog.pg_partition_tree(s.relid) t where s.id = any ($1)
+      union all select s.relid from millrace.source s where s.id = any ($1))
+  limit 1`;
+
 /** Message 4. */
 export function adoptSnapshot(snapshot: string): string {
   return `set transaction snapshot ${pg.escapeLiteral(snapshot)}`;

@@ -77,6 +77,36 @@ it("says who holds the table when it cannot be had, and holds up nobody meanwhil
   expect((await readAll(await database.snapshot())).filter(({ topic }) => topic === "locked")).toHaveLength(1000);
 });
 
+it("G7 G11 is cut when somebody waits for the table, so that no writer queues behind him for long", async () => {
+  await database.sql(`
+    create type slow as enum ('yes');
+    create function slowly(slow) returns json language sql volatile as $$ select to_json(pg_sleep(0.002)::text) $$;
+    create cast (slow as json) with function slowly(slow);
+    create table wanted_by_ddl (id int primary key, filler text, slow slow);
+    insert into wanted_by_ddl select i, repeat('x', 500), 'yes' from generate_series(1, 30000) i;
+    select millrace.watch('wanted_by_ddl')`);
+  const request = { wantsSource: (topic: string) => topic === "wanted_by_ddl" };
+  // Nothing but the waiting ends this copy in the time that a test has.
+  const options = { deadlineMs: 3_600_000, cutAfterMs: 3_600_000 };
+  const reader = await openSnapshot(database.pool, database.epoch, request, options, forever);
+  const reading = reader.rows()[Symbol.asyncIterator]();
+  const first = await reading.next();
+  const ddl = await database.session();
+  const writer = await database.session();
+  const altered = ddl.query("alter table wanted_by_ddl add more int");
+  await until("the table is waited for", () => somebodyWaitsFor("wanted_by_ddl"));
+  const written = writer.query("insert into wanted_by_ddl values (0)");
+  await Promise.all([altered, written]);
+  const rows = [...(first.value?.events ?? [])];
+  for (let next = await reading.next(); next.done !== true; next = await reading.next())
+    rows.push(...next.value.events);
+  await reader.close();
+  expect(reader.cut).toBe(true);
+  expect(rows.map(({ key }) => key)).toEqual(rows.map((_, i) => `${i + 1}`));
+  expect(rows.length).toBeLessThan(30_000);
+  await database.sql("drop table wanted_by_ddl");
+});
+
 it("leaves out a table that is gone, and nothing else", async () => {
   await watched("dropped");
   await database.sql("drop table dropped");
