@@ -4,6 +4,7 @@ import { deliveryContract } from "./suite/delivery.ts";
 import { epochContract } from "./suite/epochs.ts";
 import { lifecycleContract } from "./suite/lifecycle.ts";
 import { orderContract } from "./suite/order.ts";
+import { resumedSnapshotContract } from "./suite/resumed-snapshots.ts";
 import { selectionContract } from "./suite/selection.ts";
 import { snapshotContract } from "./suite/snapshots.ts";
 import { startContract } from "./suite/starts.ts";
@@ -15,6 +16,7 @@ export function feedContract(name: string, harness: ContractHarness): void {
     startContract(harness);
     selectionContract(harness);
     snapshotContract(harness);
+    resumedSnapshotContract(harness);
     deliveryContract(harness);
     lifecycleContract(harness);
     epochContract(harness);

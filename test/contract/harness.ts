@@ -10,6 +10,8 @@ export type Capability =
   | "outage"
   /** `pageEvents` is obeyed to the event. */
   | "page_size"
+  /** `cutSnapshots` is obeyed. */
+  | "snapshot_cut"
   /** `backup` works: the database can be put back to an earlier moment. */
   | "restore";
 
@@ -26,6 +28,8 @@ export interface WorldOptions {
   readonly outage?: boolean;
   /** Events per page of history, as far as the adapter can be told. */
   readonly pageEvents?: number;
+  /** Snapshots of more than a few rows end early by themselves. Needs "snapshot_cut". */
+  readonly cutSnapshots?: boolean;
 }
 
 /** A database, those who write to it, and any number of replicas of the feed. */
@@ -39,6 +43,8 @@ export interface World extends AsyncDisposable {
   /** Two-phase: ends a prepared transaction from any session. */
   commitPrepared(name: string): Promise<void>;
   retainFrom(version: number): Promise<void>;
+  /** Makes a source of the table `returns`, or none again. */
+  watchReturns(watched: boolean): Promise<void>;
   readonly outage: { begin(): Promise<void>; end(): Promise<void> };
   /** Remembers the database as it is, everything settled. Whatever is connected is cut off once, and writers for good. */
   backup(): Promise<Backup>;
@@ -57,7 +63,10 @@ export interface Writer {
   xid(): Promise<string>;
   /** An application's own event. */
   emit(topic: string, key: string | undefined, n: number): Promise<void>;
-  /** Inserts or updates the row of a source. `topic` is `orders` or `parcels.<region>`. */
+  /**
+   * Inserts or updates the row of a source, or moves it to another region. `topic` is `orders`, `parcels.<region>` or, while
+   * that is watched, `returns`.
+   */
   put(topic: string, key: string, n: number): Promise<void>;
   remove(topic: string, key: string): Promise<void>;
   truncate(source: "orders" | "parcels.{region}"): Promise<void>;

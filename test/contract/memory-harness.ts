@@ -6,7 +6,7 @@ import type { ContractHarness, World, WorldOptions, Writer } from "./harness.ts"
 
 /** The in-memory adapter under contract. */
 export const memoryHarness: ContractHarness = {
-  capabilities: new Set(["two_phase", "retention", "outage", "page_size", "restore"]),
+  capabilities: new Set(["two_phase", "retention", "outage", "page_size", "snapshot_cut", "restore"]),
   open: async (options: WorldOptions = {}) => openWorld(options),
 };
 
@@ -15,6 +15,7 @@ function openWorld(options: WorldOptions): World {
     sources: ["orders", "parcels.{region}"],
     pageEvents: options.pageEvents ?? 100,
     snapshotRows: options.pageEvents ?? 100,
+    ...(options.cutSnapshots === true ? { snapshotMaxRows: 3 } : {}),
   });
   const prepared = new Map<string, MemoryTransaction>();
   return {
@@ -28,6 +29,7 @@ function openWorld(options: WorldOptions): World {
       prepared.delete(name);
     },
     retainFrom: async (version) => store.retainFrom(version),
+    watchReturns: async (watched) => (watched ? store.watch("returns") : store.unwatch("returns")),
     outage: { begin: async () => store.outage.refuse(), end: async () => store.outage.lift() },
     backup: async () => {
       const from = store;

@@ -12,6 +12,7 @@ export const postgresHarness: ContractHarness = {
 
 const SCHEMA = `
   create table orders (id text primary key, n int);
+  create table returns (id text primary key, n int);
   create table parcels (id text primary key, region text not null, n int);
   select millrace.watch('orders');
   select millrace.watch('parcels', topic => 'parcels.{region}');`;
@@ -35,6 +36,9 @@ async function openWorld(options: WorldOptions = {}): Promise<World> {
       await admin.query(`commit prepared '${world.name}-${name}'`);
     },
     retainFrom: () => Promise.reject(new Error("declared by no capability")),
+    watchReturns: async (watched) => {
+      await admin.query(watched ? "select millrace.watch('returns')" : "select millrace.unwatch('returns')");
+    },
     backup: () => Promise.reject(new Error("declared by no capability")),
     outage: {
       begin: async () => await own?.stop(),
@@ -110,11 +114,12 @@ class PostgresWriter implements Writer {
 
   async put(topic: string, key: string, n: number): Promise<void> {
     const [table, region] = topic.split(".");
-    if (table === "orders") {
-      const upsert = "insert into orders values ($1, $2) on conflict (id) do update set n = excluded.n";
+    if (table !== "parcels") {
+      const upsert = `insert into ${table} values ($1, $2) on conflict (id) do update set n = excluded.n`;
       await this.#client.query(upsert, [key, n]);
     } else {
-      const upsert = "insert into parcels values ($1, $2, $3) on conflict (id) do update set n = excluded.n";
+      const upsert = `insert into parcels values ($1, $2, $3)
+        on conflict (id) do update set region = excluded.region, n = excluded.n`;
       await this.#client.query(upsert, [key, region, n]);
     }
   }

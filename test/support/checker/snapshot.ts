@@ -55,6 +55,8 @@ class HeldSnapshot {
 function takeSnapshot(recording: Recording, say: Say): HeldSnapshot {
   const held = new HeldSnapshot();
   for (const frame of framesOf(recording)) {
+    // Whoever is cut after this frame goes on as after any other.
+    if (frame.kind === "opened" && held.asOf < 0) held.asOf = held.began = frame.version;
     if (frame.kind === "snapshot_started") start(held, frame, say);
     if (frame.kind === "events" && held.version >= 0) takeEvents(held, frame.events, say);
     if (frame.kind === "snapshot_complete") {
@@ -70,7 +72,7 @@ function takeSnapshot(recording: Recording, say: Say): HeldSnapshot {
 function start(held: HeldSnapshot, frame: SeenFrame & { kind: "snapshot_started" }, say: Say): void {
   const { version, restart, resumed } = frame;
   if (restart && resumed) say(`the snapshot at v${version} says both that it begins again and that it goes on`);
-  if (resumed && held.version < 0) say(`the snapshot at v${version} goes on, and there was none before`);
+  if (resumed && held.asOf < 0) say(`the snapshot at v${version} goes on, and there was none before`);
   if (resumed && version < held.asOf)
     say(`what is held is as of v${held.asOf}, and the snapshot goes on at v${version}`);
   if (!resumed) {
