@@ -201,7 +201,7 @@ comment on function millrace.turn_default() is
 -- Moves the sequence forward, so that the next seq is target or beyond: a slow feed can then forget what lies before. True
 -- once that is so. Setting it is at once, and needs that nobody draws meanwhile, or it might go backwards; so it is done
 -- where the writers' lock can be had without waiting. Otherwise numbers are drawn and thrown away, at most a million at a
--- time, which is right beside any number of writers.
+-- time (0.2 s), which is right beside any number of writers; only where that would take too long, it waits for the lock.
 --
 -- Nothing minds the hole: settle's floor argument asks only that whoever drew a seq had an xid when he did, and a batch
 -- across the hole is read through its xids, as those of late commits are.
@@ -219,7 +219,7 @@ begin
   exception when lock_not_available then
     null;
   end;
-  if target - millrace.drawn() > 4 * at_once then
+  if target - millrace.drawn() > 16 * at_once then
     perform millrace.lock_outbox('share');
     if millrace.drawn() < target - 1 then
       perform setval('millrace.outbox_seq', target, false);

@@ -44,9 +44,11 @@ export async function openRetentionStage(url?: string): Promise<RetentionStage> 
     },
     nextPartition: async () => {
       await sql("select millrace.extend_outbox(0)");
-      await sql(
-        `select millrace.skip_to((select min(lower_seq) from millrace.partitions() where lower_seq > millrace.drawn() + 1))`,
+      const [next] = await sql<{ lower: string }>(
+        "select min(lower_seq)::text as lower from millrace.partitions() where lower_seq > millrace.drawn() + 1",
       );
+      const skip = () => sql<{ done: boolean }>("select millrace.skip_to($1::bigint) as done", [next?.lower]);
+      while ((await skip())[0]?.done !== true);
     },
     partitions: async () =>
       (await sql<{ name: string }>("select name from millrace.partitions() order by lower_seq nulls last")).map(
