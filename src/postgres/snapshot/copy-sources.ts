@@ -151,7 +151,7 @@ class Copy implements RunningCopy {
     for await (const chunk of stream) {
       if (this.#over) return;
       const onDisk = this.#task.spool.diskBytes + chunk.length;
-      if (onDisk > this.#task.bounds.cutBytes) this.#reach(tooLarge(this.#task.bounds.cutBytes));
+      if (onDisk > this.#task.bounds.cutBytes && this.#bytes > 0) this.#reach(tooLarge(this.#task.bounds.cutBytes));
       if (this.#over) return;
       await this.#task.spool.write(chunk);
       this.#bytes += chunk.length;
