@@ -46,6 +46,7 @@ export type Frame =
       readonly topics: readonly string[];
       /** `undefined` when nobody knows. */
       readonly estimatedRows: number | undefined;
+      readonly cursor: Cursor;
     }
   | { readonly kind: "snapshot_complete"; readonly version: Version; readonly cursor: Cursor; readonly rows: number }
   | {

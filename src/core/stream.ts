@@ -100,21 +100,22 @@ export class Stream {
   /** Begins after the start position. */
   begin(): void {
     this.#occur("positioned");
-    this.#queue.push(this.#opened());
+    this.#queue.push(this.#opened(undefined));
   }
 
   /** Begins in a snapshot, whose first step this is. */
   beginSnapshot(started: SnapshotStarted): void {
     this.#occur("snapshot_begun");
     this.#snapshot = new SnapshotDelivery(started, this.#options.scan);
-    this.#queue.push(this.#opened(), snapshotStarted(started));
+    // Whoever is cut between these two still holds what is to be dropped, and must be told of it again.
+    this.#queue.push(this.#opened(started.restart ? "anew" : started.state.place), this.#snapshotStarted(started));
   }
 
   /** What the snapshot did next; `undefined` when it is complete. */
   supplySnapshot(step: SnapshotStep | undefined): void {
     this.#snapshot?.supply(step);
     if (step?.kind === "started") {
-      this.#queue.push(snapshotStarted(step));
+      this.#queue.push(this.#snapshotStarted(step));
     }
   }
 
@@ -171,6 +172,10 @@ export class Stream {
       return this.#emit(this.#checkpoint(), nowMs);
     }
     return { kind: "wait", untilMs: Math.min(this.#checkpointAtMs, this.#options.closesAtMs) };
+  }
+
+  #snapshotStarted({ version, restart, resumed, topics, estimatedRows }: SnapshotStarted): Frame {
+    return { kind: "snapshot_started", version, restart, resumed, topics, estimatedRows, cursor: this.#cursor() };
   }
 
   #snapshotComplete({ state }: SnapshotDelivery): Frame {
@@ -278,15 +283,14 @@ export class Stream {
     return this.#snapshot?.state.position ?? this.#progress.position;
   }
 
-  #cursor(): Cursor {
+  #cursor(snapshot: Cursor["snapshot"] = this.#snapshot?.state.place): Cursor {
     const { version, tick } = this.#position;
-    const snapshot = this.#snapshot?.state.place;
     return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot };
   }
 
-  #opened(): Frame {
+  #opened(snapshot: Cursor["snapshot"]): Frame {
     const { epoch, log } = this.#view;
-    const cursor = this.#cursor();
+    const cursor = this.#cursor(snapshot);
     const head = Math.max(log.head, cursor.version);
     const oldest = Math.min(this.#view.oldest, head + 1);
     return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest };
@@ -323,8 +327,4 @@ export class Stream {
     const retryAfterMs = reason === "DRAINING" ? Math.round(DRAIN_RETRY_MS * this.#clock.random()) : 0;
     return { kind: "closing", reason, cursor: this.#cursor(), retryAfterMs };
   }
-}
-
-function snapshotStarted({ version, restart, resumed, topics, estimatedRows }: SnapshotStarted): Frame {
-  return { kind: "snapshot_started", version, restart, resumed, topics, estimatedRows };
 }

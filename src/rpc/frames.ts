@@ -56,6 +56,7 @@ export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: S
           topics: [...frame.topics],
           resumed: frame.resumed,
           ...estimate(frame.estimatedRows),
+          cursor: cursorText(frame.cursor, terms),
         }),
       });
     case "snapshot_complete":

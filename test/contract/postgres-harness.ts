@@ -1,12 +1,12 @@
 import pg from "pg";
 import { migrate } from "../../src/postgres/migrate.ts";
 import { createPostgresStore, type PostgresStore } from "../../src/postgres/store.ts";
-import { createCluster, sharedCluster } from "../support/cluster.ts";
+import { createCluster, sharedCluster, type TestCluster } from "../support/cluster.ts";
 import type { ContractHarness, World, WorldOptions, Writer } from "./harness.ts";
 
 /** The Postgres adapter under contract, on a real server. Retention is not something that it has. */
 export const postgresHarness: ContractHarness = {
-  capabilities: new Set(["two_phase", "outage"]),
+  capabilities: new Set(["two_phase", "outage", "restore"]),
   open: openWorld,
 };
 
@@ -19,14 +19,17 @@ const SCHEMA = `
 
 async function openWorld(options: WorldOptions = {}): Promise<World> {
   const own = options.outage === true ? await createCluster() : undefined;
-  const url = await (own ?? (await sharedCluster())).createDatabase();
+  const cluster = own ?? (await sharedCluster());
+  const url = await cluster.createDatabase();
   await migrate(url);
   const world = new PostgresWorld(url, options);
-  const admin = await world.connect();
+  let admin = await world.connect();
   await admin.query(SCHEMA);
-  const store = await world.open();
+  let store = await world.open();
   return {
-    store,
+    get store() {
+      return store;
+    },
     replica: async () => {
       const replica = await world.open();
       return { store: replica, wakeUp: replica.wakeUp };
@@ -39,7 +42,17 @@ async function openWorld(options: WorldOptions = {}): Promise<World> {
     watchReturns: async (watched) => {
       await admin.query(watched ? "select millrace.watch('returns')" : "select millrace.unwatch('returns')");
     },
-    backup: () => Promise.reject(new Error("declared by no capability")),
+    backup: async () => {
+      const putBack = await backUp(cluster, world.name);
+      admin = await world.connect();
+      return {
+        restore: async () => {
+          await putBack();
+          admin = await world.connect();
+          store = await world.open();
+        },
+      };
+    },
     outage: {
       begin: async () => await own?.stop(),
       end: async () => await own?.start(),
@@ -50,6 +63,34 @@ async function openWorld(options: WorldOptions = {}): Promise<World> {
     },
   };
 }
+
+/** Copies a database while nobody is connected to it; the result puts the copy in its place. */
+async function backUp(cluster: TestCluster, name: string): Promise<() => Promise<void>> {
+  const copy = `${name}_${backups++}`;
+  const closed = async (use: (client: pg.Client) => Promise<void>) => {
+    const client = new pg.Client({ connectionString: cluster.url() });
+    await client.connect();
+    try {
+      await client.query(`alter database ${name} with allow_connections false`);
+      const gone = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
+      while (((await client.query(gone, [name])).rowCount ?? 0) > 0);
+      await use(client);
+    } finally {
+      await client.end();
+    }
+  };
+  await closed(async (client) => {
+    await client.query(`create database ${copy} template ${name}`);
+    await client.query(`alter database ${name} with allow_connections true`);
+  });
+  return () =>
+    closed(async (client) => {
+      // Together, so that there is a database of this name at every moment.
+      await client.query(`alter database ${name} rename to ${copy}_old; alter database ${copy} rename to ${name}`);
+    });
+}
+
+let backups = 0;
 
 class PostgresWorld {
   readonly name: string;

@@ -504,6 +504,13 @@ export declare type SnapshotStarted = Message<"millrace.v1.SnapshotStarted"> & {
    * @generated from field: optional uint64 estimated_rows = 5;
    */
   estimatedRows?: bigint | undefined;
+
+  /**
+   * Resumes exactly here: after `restart`, with nothing delivered.
+   *
+   * @generated from field: string cursor = 6;
+   */
+  cursor: string;
 };
 
 /**

@@ -36,8 +36,8 @@ export function frameLine({ frame }: SubscribeResponse): string | undefined {
       return line("checkpoint", { cursor, version, state: StreamState[state], lagVersions, rows, estimatedRows });
     }
     case "snapshotStarted": {
-      const { version, restart, resumed, topics, estimatedRows } = frame.value;
-      return line("snapshot_started", { version, restart, resumed, topics, estimatedRows });
+      const { version, cursor, restart, resumed, topics, estimatedRows } = frame.value;
+      return line("snapshot_started", { version, cursor, restart, resumed, topics, estimatedRows });
     }
     case "snapshotComplete": {
       const { version, cursor, rows } = frame.value;

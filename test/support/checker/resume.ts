@@ -1,5 +1,5 @@
 import { startOf } from "./order.ts";
-import type { Complaint, Recording, SeenCall, SeenFrame } from "./seen.ts";
+import type { Complaint, Recording, SeenCall } from "./seen.ts";
 import { eventsAfterSnapshot, eventsOf, identityOf } from "./seen.ts";
 
 /**
@@ -52,11 +52,7 @@ function checkHandOver(previous: SeenCall, call: SeenCall, index: number, say: (
 
 /** The cursor of the last frame that carries one. */
 export function lastCursor(call: SeenCall): string | undefined {
-  return call.frames.map(cursorOf).findLast((cursor) => cursor !== undefined && cursor !== "");
-}
-
-function cursorOf(frame: SeenFrame): string | undefined {
-  return frame.kind === "snapshot_started" ? undefined : frame.cursor;
+  return call.frames.map(({ cursor }) => cursor).findLast((cursor) => cursor !== "");
 }
 
 /** The version that the last cursor stands for; `undefined` where a snapshot was brought up to date, which only it knows. */

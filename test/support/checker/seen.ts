@@ -34,6 +34,7 @@ export type SeenFrame =
       readonly version: number;
       readonly restart: boolean;
       readonly resumed: boolean;
+      readonly cursor: string;
     }
   | { readonly kind: "snapshot_complete"; readonly version: number; readonly cursor: string; readonly rows: number }
   | { readonly kind: "closing"; readonly cursor: string };

@@ -17,7 +17,7 @@ export function seenFrame(message: Decoded): SeenFrame {
     case "checkpoint":
       return { kind, version, cursor, state: textOf(body.state).replace("STREAM_STATE_", "") };
     case "snapshot_started":
-      return { kind, version, restart: body.restart === true, resumed: body.resumed === true };
+      return { kind, version, restart: body.restart === true, resumed: body.resumed === true, cursor };
     case "snapshot_complete":
       return { kind, version, cursor, rows: numberOf(body.rows) };
     case "closing":

@@ -149,7 +149,7 @@ describe("the checker of snapshots", () => {
   const handOff = (taken: readonly SeenEvent[], following: readonly SeenFrame[]): Recording =>
     story([
       { kind: "opened", epoch: "e", version: at, cursor: "s" },
-      { kind: "snapshot_started", version: at, restart: false, resumed: false },
+      { kind: "snapshot_started", version: at, restart: false, resumed: false, cursor: "s" },
       { kind: "events", events: taken, cursor: "s", complete: false },
       { kind: "snapshot_complete", version: at, cursor: `c${at}`, rows: taken.length },
       ...following,
@@ -186,7 +186,7 @@ describe("the checker of snapshots", () => {
       from: undefined,
       frames: [
         { kind: "opened", epoch: "e", version: 6, cursor: "s0" },
-        { kind: "snapshot_started", version: 6, restart: false, resumed: false },
+        { kind: "snapshot_started", version: 6, restart: false, resumed: false, cursor: "s" },
         { kind: "events", events: [{ ...first, version: 6 }], cursor: "s6", complete: false },
       ],
     };
@@ -222,7 +222,7 @@ describe("the checker of snapshots that go on", () => {
         from: undefined,
         frames: [
           { kind: "opened", epoch: "e", version: first, cursor: "s" },
-          { kind: "snapshot_started", version: first, restart: false, resumed: false },
+          { kind: "snapshot_started", version: first, restart: false, resumed: false, cursor: "s" },
           { kind: "events", events: covered, cursor: "s2", complete: false },
         ],
       },
@@ -230,7 +230,7 @@ describe("the checker of snapshots that go on", () => {
         from: "s2",
         frames: [
           { kind: "opened", epoch: "e", version: first, cursor: "s2" },
-          { kind: "snapshot_started", version: second, restart: false, resumed: true, ...resumed },
+          { kind: "snapshot_started", version: second, restart: false, resumed: true, cursor: "s2", ...resumed },
           { kind: "events", events: changes, cursor: "s3", complete: false },
           ...amid,
           { kind: "events", events: rows, cursor: "s4", complete: false },
@@ -315,7 +315,7 @@ describe("the checker of resumed streams", () => {
   });
   const cursorAt = (index: number) => {
     const frame = sound[index - 1];
-    return frame === undefined || frame.kind === "snapshot_started" ? "" : frame.cursor;
+    return frame?.cursor ?? "";
   };
   const versionAt = (index: number) => Number(cursorAt(index).slice(1));
 

@@ -43,7 +43,7 @@ describe("an event as a line", () => {
 
 describe("a frame as a line", () => {
   it("tells whether a snapshot goes on or begins again, and how far it has come", () => {
-    const started = { version: 7n, resumed: true, topics: ["orders"], estimatedRows: 1_000n };
+    const started = { version: 7n, cursor: "b", resumed: true, topics: ["orders"], estimatedRows: 1_000n };
     const frames = [
       { case: "snapshotStarted" as const, value: started },
       { case: "snapshotStarted" as const, value: { version: 9n, restart: true } },
@@ -59,8 +59,8 @@ describe("a frame as a line", () => {
       { case: "checkpoint" as const, value: { cursor: "d", version: 8n, state: StreamState.LIVE, lagVersions: 0n } },
     ];
     expect(frames.map((frame) => frameLine(create(SubscribeResponseSchema, { frame })))).toEqual([
-      '{"frame":"snapshot_started","version":7,"restart":false,"resumed":true,"topics":["orders"],"estimatedRows":1000}\n',
-      '{"frame":"snapshot_started","version":9,"restart":true,"resumed":false,"topics":[]}\n',
+      '{"frame":"snapshot_started","version":7,"cursor":"b","restart":false,"resumed":true,"topics":["orders"],"estimatedRows":1000}\n',
+      '{"frame":"snapshot_started","version":9,"cursor":"","restart":true,"resumed":false,"topics":[]}\n',
       '{"frame":"checkpoint","cursor":"c","version":7,"state":"SNAPSHOT","rows":40,"estimatedRows":1000}\n',
       '{"frame":"checkpoint","cursor":"d","version":8,"state":"LIVE","lagVersions":0}\n',
     ]);

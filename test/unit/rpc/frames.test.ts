@@ -34,6 +34,15 @@ function framesOf(key: string, payloadLength: number): readonly Frame[] {
   const most = Number.MAX_SAFE_INTEGER;
   return [
     { kind: "opened", epoch, version: most, cursor, head: most, oldest: most },
+    {
+      kind: "snapshot_started",
+      version: most,
+      cursor,
+      restart: false,
+      resumed: true,
+      topics: ["orders"],
+      estimatedRows: most,
+    },
     { kind: "events", events: [row(key, payloadLength)], cursor, complete: false },
     { kind: "checkpoint", cursor, version: most, state: "SNAPSHOT", ...lag, progress },
     { kind: "closing", reason: "DRAINING", cursor, retryAfterMs: 123.456 },
@@ -57,7 +66,10 @@ describe("a frame of a snapshot", () => {
       }
     }
     expect([...seen].sort()).toEqual(
-      ["checkpoint", "closing", "events", "opened"].flatMap((kind) => [`${kind} anew`, `${kind} place`]),
+      ["checkpoint", "closing", "events", "opened", "snapshot_started"].flatMap((kind) => [
+        `${kind} anew`,
+        `${kind} place`,
+      ]),
     );
   });
 
