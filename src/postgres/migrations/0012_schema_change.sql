@@ -276,27 +276,38 @@ begin
       or excluded <@ source.excluded_columns and excluded @> source.excluded_columns then
     return;
   end if;
-  update millrace.source s set excluded_columns = excluded where s.id = source.id returning s.* into source;
-  perform millrace.write_capture(source);
+  update millrace.source s set excluded_columns = excluded where s.id = source.id;
 end $$;
 comment on function millrace.follow_virtual_columns(millrace.source) is
   'Excludes virtual columns that came since, and forgets those that went. Part of announce_schema_change.';
 
 -- Whatever it is asked, it tells what the catalog says: nobody can make it tell anything else. Not in a copy of the
 -- database whose tables are not adopted yet: they would look as if they were gone.
+--
+-- A trigger function whose table was altered is right and slow until it is written again: here. The lock keeps those who
+-- watch, and write it too, apart; they take it first as well.
 create function millrace.announce_schema_change(source_id int) returns jsonb
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '1s' as $$
 declare
   s millrace.source;
+  known jsonb;
+  change jsonb;
 begin
   perform millrace.assert_epoch();
+  lock table millrace.source in row exclusive mode;
   select * into s from millrace.source o where o.id = announce_schema_change.source_id;
   if s.id is null then
     return null;
   end if;
+  select n.shape into known from millrace.source_shape n where n.source_id = s.id;
   perform millrace.follow_virtual_columns(s);
   select * into s from millrace.source o where o.id = announce_schema_change.source_id;
-  return millrace.note_shape(s);
+  change := millrace.note_shape(s);
+  if s.capture <> 'poll' and to_regproc('millrace.capture_' || s.relid) is not null
+      and known <> (select n.shape from millrace.source_shape n where n.source_id = s.id) then
+    perform millrace.write_capture(s);
+  end if;
+  return change;
 end $$;
 comment on function millrace.announce_schema_change(int) is
   'Compares a source with what was noted of it and writes a MESSAGE with header millrace-schema on its topic when it has '
