@@ -69,7 +69,7 @@ export function snapshotContract(harness: ContractHarness): void {
       expect(reader.values).toEqual([3]);
     });
 
-    test("G7 G8 a snapshot that is cut at any frame is taken again, and says so", async () => {
+    test("G7 G8 a snapshot that is cut at any frame is taken again for other selectors, and says so", async () => {
       await using world = await harness.open({ pageEvents: 2 });
       await using running = await runFeed(world);
       const table = new Map<string, number>();
