@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { FeedError } from "../core/errors.ts";
 import type { Version } from "../core/event.ts";
-import type { Ancestor } from "../core/lineage.ts";
+import type { Ancestor, Lineage } from "../core/lineage.ts";
 import { type Page, type Tick, tickEnd } from "../core/page.ts";
 import type {
   Bounds,
@@ -15,6 +15,7 @@ import type {
 } from "../core/ports.ts";
 import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
+import { type EntryOptions, enterEpoch, type Followed } from "./enter-epoch.ts";
 import { withLease } from "./lease.ts";
 import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
@@ -44,6 +45,14 @@ export interface PostgresStoreOptions {
   /** How long one tick may take before it is given up and tried with twice the time, in milliseconds. Default 30,000. */
   readonly tickTimeoutMs?: number | undefined;
   readonly signals?: PostgresStoreSignals | undefined;
+  /**
+   * What to do with a database that the epoch in force was not written by (restored, promoted, copied, rolled back): begin a
+   * new epoch, or fail the start with INVALID_REQUEST. Default `auto`.
+   */
+  readonly newEpoch?: EntryOptions["newEpoch"] | undefined;
+  /** Of the store that this one takes the place of: proof in case that the disk was rolled back. */
+  readonly followed?: Followed | undefined;
+  readonly onNewEpoch?: EntryOptions["onBegun"];
 }
 
 /** What a store announces, for tests and metrics. */
@@ -55,6 +64,8 @@ export interface PostgresStoreSignals extends WakeUpSignals {
 /** A feed in Postgres. `start` it before anything else; it keeps one to twenty connections, made when they are needed. */
 export interface PostgresStore extends FeedStore, Service {
   readonly wakeUp: WakeUp;
+  /** For the store that comes after it; `undefined` before `start`. */
+  readonly followed: Followed | undefined;
 }
 
 /**
@@ -113,13 +124,7 @@ class Store implements PostgresStore {
 
   async start(signal: AbortSignal): Promise<void> {
     try {
-      const [row] = await this.#rows<{ readonly epoch: string }>(
-        "open the feed",
-        "select millrace.assert_epoch() as epoch",
-        [],
-        signal,
-      );
-      const epoch = row?.epoch ?? "";
+      const { epoch, lineage } = await this.#enter(signal);
       const pages = new PageReader(epoch, { ...defaultPageLimits, ...definedOf(this.#options.pages) });
       const tail = new Tail({
         pool: this.#tailPool,
@@ -133,10 +138,28 @@ class Store implements PostgresStore {
         },
       });
       await this.#wakeUp.start(signal);
-      this.#opened = { epoch, lineage: [], tail, pages };
+      this.#opened = { epoch, lineage, tail, pages };
     } catch (error) {
       await this.stop();
       throw error;
+    }
+  }
+
+  get followed(): Followed | undefined {
+    return this.#opened === undefined
+      ? undefined
+      : { epoch: this.epoch, lineage: this.lineage, newest: this.#shown.newest };
+  }
+
+  async #enter(signal: AbortSignal): Promise<Lineage> {
+    const { newEpoch = "auto", followed, onNewEpoch } = this.#options;
+    try {
+      return await withLease(this.#servicePool, signal, (lease) =>
+        enterEpoch(lease, { newEpoch, followed, onBegun: onNewEpoch }),
+      );
+    } catch (error) {
+      if (signal.aborted) throw signal.reason;
+      throw queryError(error, "open the feed");
     }
   }
 

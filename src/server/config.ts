@@ -81,6 +81,10 @@ export const configSchema = z
       .default(Math.max(2, Math.min(8, availableParallelism())))
       .describe("Connections for streams that read the table"),
     serviceConnections: count(1, 100).default(4).describe("Connections for Publish and for waits on transactions"),
+    newEpoch: z
+      .enum(["auto", "refuse"], { error: "must be auto or refuse" })
+      .default("auto")
+      .describe("When the database was restored, failed over or copied: begin a new epoch, or refuse to start"),
     migrate: flag.default(true).describe("Bring the schema up to date at start"),
     drainMs: count(0, 600_000).default(10_000).describe("Time for streams to end after SIGTERM, in milliseconds"),
     logLevel: z
@@ -128,6 +132,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   compress: "MILLRACE_COMPRESS",
   historyConnections: "MILLRACE_HISTORY_CONNECTIONS",
   serviceConnections: "MILLRACE_SERVICE_CONNECTIONS",
+  newEpoch: "MILLRACE_NEW_EPOCH",
   migrate: "MILLRACE_MIGRATE",
   drainMs: "MILLRACE_DRAIN_MS",
   logLevel: "MILLRACE_LOG_LEVEL",

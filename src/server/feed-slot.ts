@@ -1,11 +1,11 @@
 import { FeedError } from "../core/errors.ts";
 import type { Feed, FeedFailure, FeedStatus } from "../core/feed.ts";
 
-/** A feed that may not be there yet. */
+/** A feed that may not be there yet, or is about to be replaced. */
 export interface FeedSlot extends Feed {
   /** From now on every call goes to this feed. */
   fill(feed: Feed): void;
-  /** Why there is none yet: what callers are told meanwhile. */
+  /** Why there is none, or no other, yet: what callers are told until it is filled again. */
   explain(failure: FeedFailure): void;
 }
 
@@ -41,13 +41,17 @@ export function createFeedSlot(): FeedSlot {
   return {
     fill(filled) {
       current = filled;
+      failure = undefined;
     },
     explain(reason) {
       failure = reason;
     },
     start: async () => undefined,
     stop: async () => current?.stop(),
-    status: () => current?.status() ?? { ...nothingYet, failure },
+    status: () => {
+      const status = current?.status() ?? nothingYet;
+      return failure === undefined ? status : { ...status, failure };
+    },
     // The feed's own iterator and no generator around it: only its `return()` ends a `next()` that waits.
     subscribe: (request, signal) => current?.subscribe(request, signal) ?? refused(absent()),
     publish: (request, signal) => current?.publish(request, signal) ?? Promise.reject(absent()),

@@ -1,6 +1,8 @@
 import type { Logger } from "pino";
+import type { FeedError } from "../core/errors.ts";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
+import type { BegunEpoch, Followed } from "../postgres/enter-epoch.ts";
 import { withLease } from "../postgres/lease.ts";
 import { look } from "../postgres/look.ts";
 import { migrate } from "../postgres/migrate.ts";
@@ -8,16 +10,39 @@ import { createKeeper } from "../postgres/retention/keeper.ts";
 import { readStorage, storageProblems } from "../postgres/retention/storage.ts";
 import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
 import { listSources } from "../postgres/sources.ts";
-import { createPostgresStore } from "../postgres/store.ts";
+import { createPostgresStore, type PostgresStore } from "../postgres/store.ts";
 import type { Config } from "./config.ts";
+import type { OpenedFeed, OpenFeed } from "./feed-holder.ts";
 import { createProblemMonitor } from "./problem-monitor.ts";
-import type { OpenedFeed } from "./server.ts";
 
 /** The monitor's connection is kept no longer than it takes to look. */
 const MONITOR_IDLE_MS = 1_000;
 
-/** Brings the schema up to date, or checks it, and opens the feed that is in `config.databaseUrl`. */
-export async function openPostgresFeed(config: Config, log: Logger, signal: AbortSignal): Promise<OpenedFeed> {
+/**
+ * Opens the feed that is in `config.databaseUrl`, any number of times one after the other: each opening knows what the one
+ * before has read.
+ */
+export function postgresFeedOpener(config: Config, log: Logger): OpenFeed {
+  let before: PostgresStore | undefined;
+  return async (signal, onOver) => {
+    const opened = await openPostgresFeed(config, log, { signal, onOver, followed: before?.followed });
+    before = opened.store;
+    return opened;
+  };
+}
+
+interface Opening {
+  readonly signal: AbortSignal;
+  readonly onOver: (reason: FeedError) => void;
+  readonly followed: Followed | undefined;
+}
+
+/** Brings the schema up to date, or checks it, and enters the epoch in force. */
+async function openPostgresFeed(
+  config: Config,
+  log: Logger,
+  { signal, onOver, followed }: Opening,
+): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
   const { applied, version } = await migrate(databaseUrl, {
     apply: config.migrate,
@@ -32,6 +57,9 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
     directUrl: directUrl === "none" ? false : directUrl,
     historyConnections: config.historyConnections,
     serviceConnections: config.serviceConnections,
+    newEpoch: config.newEpoch,
+    followed,
+    onNewEpoch: (begun) => tellNewEpoch(begun, log),
   });
   opening.defer(() => store.stop());
   await store.start(signal);
@@ -41,6 +69,7 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
     wakeUp: store.wakeUp,
     limits: { maxStreams: config.maxStreams, logMaxBytes: config.logBytes },
     report: (message, error) => (error === undefined ? log.info({}, message) : log.warn({ err: error }, message)),
+    onOver,
   });
   opening.defer(() => feed.stop());
   await feed.start(signal);
@@ -72,5 +101,20 @@ export async function openPostgresFeed(config: Config, log: Logger, signal: Abor
   await keeper.start(signal);
 
   const open = opening.move();
-  return { feed, problems: monitor.current, stop: () => open.disposeAsync() };
+  return { store, feed, lineage: store.lineage, problems: monitor.current, stop: () => open.disposeAsync() };
 }
+
+function tellNewEpoch({ reason, ...begun }: BegunEpoch, log: Logger): void {
+  log.warn(
+    { ...begun, reason },
+    `a new epoch has begun, because this database ${whatHappened[reason] ?? "is not the one that the last epoch was written by"}: cursors go on up to version ${begun.forkVersion}, and what came after it is not part of this history`,
+  );
+}
+
+const whatHappened: Readonly<Record<string, string>> = {
+  restored: "was restored from a dump",
+  promoted: "was promoted from a standby, or recovered to a point in time",
+  copied: "was copied from another",
+  upgraded: "was upgraded to another major version",
+  rolled_back: "was rolled back to older files",
+};

@@ -7,25 +7,13 @@ import { createRpcHandler, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
 import { createCors } from "./cors.ts";
-import { waitForDatabase } from "./database-wait.ts";
+import { FeedHolder, type OpenFeed } from "./feed-holder.ts";
 import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createLogger } from "./logger.ts";
 import { createPages } from "./pages.ts";
-import { openPostgresFeed } from "./postgres-feed.ts";
+import { postgresFeedOpener } from "./postgres-feed.ts";
 import { serverVersion } from "./version.ts";
-
-/** A feed with what stands behind it. */
-export interface OpenedFeed {
-  readonly feed: Feed;
-  /** What is wrong beside what the feed itself knows; answers from memory. */
-  problems(): readonly Problem[];
-  /** Ends the feed and its store, in that order. */
-  stop(): Promise<void>;
-}
-
-/** Opens a started feed, or rejects and leaves nothing behind. DATABASE_UNAVAILABLE is tried again. */
-export type FeedOpener = (config: Config, log: Logger, signal: AbortSignal) => Promise<OpenedFeed>;
 
 /** What surrounds a server. */
 export interface StartOptions {
@@ -34,7 +22,7 @@ export interface StartOptions {
   /** Gives up the start. */
   readonly signal?: AbortSignal;
   /** Default: the feed of `config.databaseUrl`. */
-  readonly openFeed?: FeedOpener;
+  readonly openFeed?: OpenFeed;
   /** Told why the start waits and what to do, each time it tries again. The log is told only without it. */
   readonly onWait?: (failure: string, action: string) => void;
 }
@@ -63,13 +51,12 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const signal = options.signal ?? new AbortController().signal;
   const slot = createFeedSlot();
   const shutdown = new AbortController();
-  let problems: () => readonly Problem[] = () => [];
-  const handlers = { slot, log, shutdown: shutdown.signal, problems: () => problems() };
+  const holder = new FeedHolder(options.openFeed ?? postgresFeedOpener(config, log), slot, log);
+  const handlers = { slot, log, shutdown: shutdown.signal, problems: () => holder.problems() };
   const listener = await openPort(config, handlers);
   log.info({ url: listener.url, version: serverVersion }, "listening");
   try {
-    const opened = await waitForDatabase(() => (options.openFeed ?? openPostgresFeed)(config, log, signal), {
-      log,
+    await holder.start({
       signal,
       logLevel: options.onWait === undefined ? "warn" : "debug",
       onWait(failure) {
@@ -77,11 +64,9 @@ export async function startServer(config: Config, options: StartOptions = {}): P
         options.onWait?.(failure.message, failure.action);
       },
     });
-    problems = opened.problems;
-    slot.fill(opened.feed);
-    const { epoch, head, oldest } = opened.feed.status();
+    const { epoch, head, oldest } = slot.status();
     log.info({ epoch, head, oldest }, "the feed moves");
-    return runningServer(config, listener, slot, shutdown, opened, log);
+    return runningServer(config, listener, slot, shutdown, holder, log);
   } catch (error) {
     await listener.close(0);
     throw error;
@@ -93,7 +78,7 @@ function runningServer(
   listener: Listener,
   slot: FeedSlot,
   shutdown: AbortController,
-  opened: OpenedFeed,
+  holder: FeedHolder,
   log: Logger,
 ): RunningServer {
   let stopped: Promise<void> | undefined;
@@ -102,7 +87,7 @@ function runningServer(
     await slot.drain(graceMs);
     shutdown.abort(goingDown());
     await listener.close(CLOSE_GRACE_MS);
-    await opened.stop();
+    await holder.stop();
     log.info({}, "stopped");
   };
   return {

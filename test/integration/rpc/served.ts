@@ -29,7 +29,12 @@ export async function serve(feed: Feed, options: ServedOptions = {}): Promise<Se
   });
   const server = await startServer(config, {
     log,
-    openFeed: async () => ({ feed, problems: () => options.problems ?? [], stop: () => feed.stop() }),
+    openFeed: async () => ({
+      feed: Object.assign(feed, { end: () => undefined }),
+      lineage: [],
+      problems: () => options.problems ?? [],
+      stop: () => feed.stop(),
+    }),
   });
   return {
     server,

@@ -1,0 +1,36 @@
+import type { Tick } from "../../core/page.ts";
+
+/**
+ * The epoch in force, if this is the database that it was written by; MR003 otherwise. `younger` says that transaction ids
+ * have gone back, which the identity alone does not tell.
+ */
+export const epochInForce = `
+  select millrace.assert_epoch() as epoch,
+    pg_catalog.pg_snapshot_xmax(pg_catalog.pg_current_snapshot()) < pg_catalog.pg_snapshot_xmax(t.snapshot) as younger
+  from (select * from millrace.tick order by tick desc limit 1) t`;
+
+/** What an epoch, $1, descends from, newest first: each ancestor with the last version that its successor took over. */
+export const readLineage = `
+  with recursive line(parent, fork_version, depth) as (
+    select e.parent, e.fork_version, 0 from millrace.epoch e where e.id = $1::uuid
+    union all
+    select p.parent, p.fork_version, l.depth + 1 from line l join millrace.epoch p on p.id = l.parent
+  )
+  select l.parent as epoch, l.fork_version::text as "forkVersion" from line l where l.parent is not null order by l.depth`;
+
+/**
+ * Begins the epoch that is due, if one is. One message, as a tick is, for it holds the same lock.
+ *
+ * @param proof A tick of the epoch in force that was read from this database and is not in it any more.
+ */
+export function beginEpoch(proof: { readonly epoch: string; readonly lost: Tick } | undefined): string {
+  const { tick, firstVersion, count, timeMicros } = proof?.lost ?? {};
+  const values = proof === undefined ? "" : `'${proof.epoch}', ${tick}, ${firstVersion}, ${count}, ${timeMicros}`;
+  return `
+    begin isolation level read committed read write;
+    set local synchronous_commit = on;
+    set local statement_timeout = 0;
+    select e.id as epoch, e.parent, e.fork_version::text as "forkVersion", e.reason, e.unsettled::text as unsettled
+    from millrace.begin_epoch(${values}) e;
+    commit`;
+}

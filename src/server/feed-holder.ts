@@ -1,0 +1,145 @@
+import { setTimeout as pause } from "node:timers/promises";
+import type { Logger } from "pino";
+import { FeedError, goingDown } from "../core/errors.ts";
+import type { EpochFeed, FeedFailure } from "../core/feed.ts";
+import { type Ancestor, EpochOver, epochChanged } from "../core/lineage.ts";
+import type { Problem } from "../rpc/status.ts";
+import { waitForDatabase } from "./database-wait.ts";
+import type { FeedSlot } from "./feed-slot.ts";
+
+/** A feed with what stands behind it. */
+export interface OpenedFeed {
+  readonly feed: EpochFeed;
+  /** What its epoch descends from, newest first. */
+  readonly lineage: readonly Ancestor[];
+  /** What is wrong beside what the feed itself knows; answers from memory. */
+  problems(): readonly Problem[];
+  /** Ends the feed and its store, in that order. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Opens a started feed, or rejects and leaves nothing behind. `onOver` is to be told once when the database does not continue
+ * that feed: see `FeedOptions.onOver`.
+ */
+export type OpenFeed = (signal: AbortSignal, onOver: (reason: FeedError) => void) => Promise<OpenedFeed>;
+
+/** What the first opening is told of. */
+export interface Waiting {
+  readonly signal: AbortSignal;
+  /** `debug` when somebody else tells of it. */
+  readonly logLevel: "warn" | "debug";
+  readonly onWait: (failure: FeedFailure) => void;
+}
+
+/** A feed that is over sooner than this is not replaced at once: something at the address changes to and fro. */
+const STEADY_MS = 5_000;
+const UNSTEADY_PAUSE_MS = 1_000;
+
+interface Held {
+  readonly opened: OpenedFeed;
+  readonly over: Promise<FeedError>;
+  readonly sinceMs: number;
+}
+
+/**
+ * Keeps a feed in the slot, of whatever epoch the database is in: when a feed is over, opens another, puts it in the slot,
+ * and then ends the streams of the first with what has become of their epoch. In that order, so that whoever comes back at
+ * once finds the new one.
+ */
+export class FeedHolder {
+  readonly #open: OpenFeed;
+  readonly #slot: FeedSlot;
+  readonly #log: Logger;
+  readonly #stopping = new AbortController();
+  #held: Held | undefined;
+  #following: Promise<void> = Promise.resolve();
+
+  constructor(open: OpenFeed, slot: FeedSlot, log: Logger) {
+    this.#open = open;
+    this.#slot = slot;
+    this.#log = log;
+  }
+
+  problems(): readonly Problem[] {
+    return this.#held?.opened.problems() ?? [];
+  }
+
+  /** Waits for the database as long as that can help; then for changes of its epoch. */
+  async start({ signal, logLevel, onWait }: Waiting): Promise<void> {
+    this.#held = await waitForDatabase(() => this.#opening(signal), {
+      log: this.#log,
+      logLevel,
+      onWait,
+      signal,
+      // Another replica may be beginning an epoch at this moment.
+      passes: (error) =>
+        error instanceof EpochOver || (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE"),
+    });
+    this.#slot.fill(this.#held.opened.feed);
+    this.#following = this.#follow();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopping.abort(goingDown());
+    await this.#following;
+    await this.#held?.opened.stop();
+  }
+
+  async #opening(signal: AbortSignal): Promise<Held> {
+    const over = Promise.withResolvers<FeedError>();
+    return { opened: await this.#open(signal, over.resolve), over: over.promise, sinceMs: performance.now() };
+  }
+
+  async #follow(): Promise<void> {
+    const { signal } = this.#stopping;
+    const stopped = new Promise<undefined>((resolve) => {
+      signal.addEventListener("abort", () => resolve(undefined), { once: true });
+    });
+    for (;;) {
+      const held = this.#held;
+      const reason = await Promise.race([held?.over, stopped]);
+      if (held === undefined || reason === undefined) return;
+      try {
+        await this.#replace(held, reason, signal);
+      } catch (error) {
+        if (signal.aborted) return;
+        throw error;
+      }
+    }
+  }
+
+  async #replace(old: Held, reason: FeedError, signal: AbortSignal): Promise<void> {
+    const { epoch } = old.opened.feed.status();
+    this.#log.warn({ epoch, err: reason }, "the history that was followed is over: opening the one in force");
+    if (performance.now() - old.sinceMs < STEADY_MS) await pause(UNSTEADY_PAUSE_MS, undefined, { signal });
+    const next = await waitForDatabase(() => this.#opening(signal), {
+      log: this.#log,
+      logLevel: "warn",
+      onWait: (failure) => {
+        this.#slot.explain(failure);
+        // Nobody knows how long it takes to mend what time does not.
+        if (failure.code !== "DATABASE_UNAVAILABLE" && !(failure instanceof EpochOver)) old.opened.feed.end(reason);
+      },
+      signal,
+      passes: () => true,
+    });
+    this.#held = next;
+    this.#slot.fill(next.opened.feed);
+    const { epoch: inForce, head, oldest } = next.opened.feed.status();
+    const { lineage } = next.opened;
+    old.opened.feed.end(inForce === epoch ? interrupted() : epochChanged(epoch, { epoch: inForce, lineage }, head));
+    this.#log.warn({ epoch: inForce, before: epoch, head, oldest }, "the feed moves again");
+    await old.opened.stop();
+  }
+}
+
+/** Something else stood at the database's address for a moment, or this process slept longer than history is kept. */
+function interrupted(): FeedError {
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    "The feed was interrupted and opened again, in the same epoch.",
+    "Reconnect with the last cursor.",
+    { retryAfterMs: 100 },
+  );
+}
