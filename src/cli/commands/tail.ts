@@ -1,10 +1,13 @@
 import { create } from "@bufbuild/protobuf";
+import { ConnectError } from "@connectrpc/connect";
 import { type Command, Option } from "commander";
+import { ErrorDetailSchema } from "../../../gen/millrace/v1/error_pb.js";
 import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
 import type { EventBatch, SnapshotStarted, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
 import { parseTopicPattern } from "../../core/topic.ts";
-import { usageFailure } from "../failure.ts";
+import { exitCode } from "../exit-code.ts";
+import { failureFrom, usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";
 import { eventLine, frameLine } from "../tail/event-line.ts";
 import { prettyEvent } from "../tail/event-pretty.ts";
@@ -84,6 +87,7 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
     }
   } catch (error) {
     read = !(error instanceof OutputClosed);
+    printer.refused(error);
     const interrupted = interruptedCode(terminal);
     if (interrupted === undefined) throw error;
     process.exitCode = interrupted;
@@ -121,6 +125,13 @@ class Printer {
     this.#terminal = terminal;
     this.#pretty = options.pretty ?? (options.ndjson !== true && terminal.outputIsTty);
     this.#left = options.limit ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** A position that the server does not take is none to go on with; where an epoch forked is. */
+  refused(error: unknown): void {
+    if (!(error instanceof ConnectError) || failureFrom(error).exitCode !== exitCode.positionLost) return;
+    const fork = error.findDetails(ErrorDetailSchema)[0]?.forkVersion;
+    this.position = fork === undefined ? undefined : `version:${fork}`;
   }
 
   async print(response: SubscribeResponse): Promise<void> {

@@ -46,6 +46,8 @@ const silentIntervals = 2.4;
  * (A snapshot that was cut goes on, after a `snapshot_started` that says `resumed`; where it cannot, its rows come again, after
  * one that says `restart`.) `closing` is not passed on.
  *
+ * When the database has begun a new epoch, the cursor is asked for once more: at or below the fork it goes on there.
+ *
  * The first connection must succeed: what fails before its `opened` is thrown, as is what no repetition can mend.
  */
 export async function* follow(options: FollowOptions): AsyncGenerator<SubscribeResponse> {
@@ -58,8 +60,12 @@ export async function* follow(options: FollowOptions): AsyncGenerator<SubscribeR
       options.note("the server closed the stream; going on where it ended");
     } catch (error) {
       options.signal.throwIfAborted();
-      if (!position.opened || !mayPass(error)) throw error;
-      const cut = `the stream was cut (${reason(error)}); going on after version ${position.version}`;
+      // Of an open stream it says that its epoch has ended; of one that was to be opened, that its position is no good.
+      const ended = feedErrorOf(error) === "EPOCH_CHANGED" && position.frames > progress;
+      if (!position.opened || !(ended || mayPass(error))) throw error;
+      const cut = ended
+        ? `the epoch of the stream has ended (${reason(error)}); asking for what comes after version ${position.version}`
+        : `the stream was cut (${reason(error)}); going on after version ${position.version}`;
       // An outage is told once for each of its reasons, not with each attempt.
       if (cut !== position.cut) options.note(cut);
       position.cut = cut;
@@ -89,7 +95,7 @@ async function* connection(options: FollowOptions, position: Position): AsyncGen
         return reason === ClosingReason.DEADLINE || retryAfter === undefined ? 0 : durationMs(retryAfter);
       }
       if (value.frame.case === "opened" && position.cut !== undefined) {
-        options.note("the stream is back");
+        options.note(backIn(position.epoch, value.frame.value.epoch));
         position.cut = undefined;
       }
       if (value.frame.case === "opened") silenceMs = agreedSilenceMs(value) ?? silenceMs;
@@ -100,6 +106,10 @@ async function* connection(options: FollowOptions, position: Position): AsyncGen
     call.abort();
     close();
   }
+}
+
+function backIn(before: string, epoch: string): string {
+  return before === epoch || before === "" ? "the stream is back" : `the stream is back, in epoch ${epoch}`;
 }
 
 /** The time that the consumer takes over a frame does not count: only the wait for the next one is the server's. */
@@ -132,6 +142,7 @@ class Position {
   cut: string | undefined;
   frames = 0;
   version = 0n;
+  epoch = "";
 
   constructor(start: StartPosition) {
     this.start = start;
@@ -139,7 +150,10 @@ class Position {
 
   pass({ frame }: SubscribeResponse): void {
     this.frames += 1;
-    if (frame.case === "opened") this.opened = true;
+    if (frame.case === "opened") {
+      this.opened = true;
+      this.epoch = frame.value.epoch;
+    }
     if (frame.case === "opened" || frame.case === "checkpoint") this.version = frame.value.version;
     if (frame.case === "events") this.version = frame.value.events.at(-1)?.version ?? this.version;
     if (frame.value !== undefined && "cursor" in frame.value && frame.value.cursor !== "") {
@@ -150,8 +164,12 @@ class Position {
 
 function mayPass(error: unknown): boolean {
   if (!(error instanceof ConnectError)) return false;
-  const code = feedErrorCodeOf(error);
+  const code = feedErrorOf(error);
   return code === undefined || !final.has(code);
+}
+
+function feedErrorOf(error: unknown): FeedErrorCode | undefined {
+  return error instanceof ConnectError ? feedErrorCodeOf(error) : undefined;
 }
 
 function retryAfterMs(error: unknown): number {
@@ -159,6 +177,10 @@ function retryAfterMs(error: unknown): number {
   return retryAfter === undefined ? 0 : durationMs(retryAfter);
 }
 
+/** What happened, without what to do: that is being done. */
 function reason(error: unknown): string {
-  return error instanceof ConnectError ? error.rawMessage.replace(/[.\s]+$/, "") : String(error);
+  if (!(error instanceof ConnectError)) return String(error);
+  const action = error.findDetails(ErrorDetailSchema)[0]?.action ?? "";
+  const told = action === "" ? error.rawMessage : error.rawMessage.replace(` ${action}`, "");
+  return told.replace(/[.\s]+$/, "");
 }
