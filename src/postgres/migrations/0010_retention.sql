@@ -204,10 +204,10 @@ comment on function millrace.partition_cuts(bigint, boolean) is 'Partitions that
 create function millrace.prunable()
 returns table (name text, lower_seq bigint, upper_seq bigint, bytes bigint, cut bigint, last_version bigint,
   settled_at timestamptz, reason text, held_by text, due boolean)
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '5s' as $$
 #variable_conflict use_column
 declare
-  oldest constant millrace.tick := millrace.oldest_tick();
+  oldest millrace.tick;
   s millrace.retention;
   h record;
   c record;
@@ -216,6 +216,9 @@ declare
   since constant timestamptz := clock_timestamp();
 begin
   perform millrace.assert_epoch();
+  -- Not while another forgets and drops what this looks at.
+  perform pg_advisory_xact_lock('millrace.outbox'::regclass::int4, 2);
+  oldest := millrace.oldest_tick();
   select * into strict s from millrace.retention;
   select * into h from millrace.held_back() b order by b.version, b.name limit 1;
   select sum(pg_total_relation_size(p.relid)) into total from millrace.partitions() p;

@@ -114,7 +114,7 @@ class Round {
 
   async drop(): Promise<readonly string[]> {
     const dropped: string[] = [];
-    for (const { name, lowerSeq, reason } of await readPrunable(this.#lease)) {
+    for (const { name, lowerSeq, reason } of await this.#prunable()) {
       if (reason !== "forgotten") continue;
       const outcome = await this.step(`millrace.drop_partition(${lowerSeq})`, `drop partition ${name}`);
       // The next one would have others wait behind the same holder.
@@ -122,6 +122,16 @@ class Round {
       if (outcome === "dropped") dropped.push(name);
     }
     return dropped;
+  }
+
+  /** Nothing while another keeps the outbox: it does the rest. */
+  async #prunable(): Promise<readonly Prunable[]> {
+    try {
+      return await readPrunable(this.#lease);
+    } catch (error) {
+      if (sqlStateOf(error) === sqlState.lockNotAvailable) return [];
+      throw error;
+    }
   }
 
   async #holders(): Promise<string> {
