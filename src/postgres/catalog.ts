@@ -26,6 +26,7 @@ export interface Catalog {
     readonly excluded_columns: readonly string[];
     readonly before_values: boolean;
     readonly capture_truncate: boolean;
+    readonly capture: "trigger" | "strict" | "poll";
     readonly created_at: Date;
   };
   readonly "millrace.tick": {

@@ -6,6 +6,7 @@ import { rowsOf } from "./catalog.ts";
 import { sentence, sqlState, sqlStateOf } from "./database-error.ts";
 import { withLease } from "./lease.ts";
 import { look } from "./look.ts";
+import { type Polling, type PollingProblem, pollingProblems } from "./poll/polling.ts";
 import { queryError } from "./query-error.ts";
 import { listedSources } from "./statements/list-sources.ts";
 
@@ -53,6 +54,10 @@ export interface Source {
   readonly excludedColumns: readonly string[];
   readonly beforeValues: boolean;
   readonly captureTruncate: boolean;
+  /** By triggers at each change, by triggers at commit, or by polling. */
+  readonly capture: "trigger" | "strict" | "poll";
+  /** How it is polled; `undefined` when it is captured by triggers. */
+  readonly polling: Polling | undefined;
   readonly createdAt: Date;
   /**
    * OFF: its changes are not captured. DEGRADED: they are, but some without their key, their topic, or not in every
@@ -73,7 +78,8 @@ export interface SourceProblem {
     | "TRUNCATE_UNSEEN"
     | "COLUMN_GONE"
     | "KEY_NULLABLE"
-    | "TABLE_UNLOGGED";
+    | "TABLE_UNLOGGED"
+    | PollingProblem["kind"];
   readonly message: string;
   readonly action: string;
 }
@@ -89,28 +95,55 @@ export async function watchTable(
   request: WatchRequest,
   options: LockOptions = {},
 ): Promise<Source> {
+  return await begin(
+    database,
+    request,
+    "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7)",
+    [request.beforeValues ?? true, request.captureTruncate ?? true],
+    options,
+  );
+}
+
+/** What to poll and how. Defaults are those of `millrace.poll`. */
+export interface PollRequest extends Omit<WatchRequest, "beforeValues" | "captureTruncate"> {
+  /** Rises with every change: a number, or a time of change. */
+  readonly column: string;
+  /** True, or not null, in rows that are deleted softly. Default: deletions go unseen. */
+  readonly deletedColumn?: string;
+  /** Time between looks, in milliseconds. Default 1,000. */
+  readonly everyMs?: number;
+  /** How long before it writes anything a transaction may draw the column's value, in milliseconds. Default 60,000. */
+  readonly overlapMs?: number;
+}
+
+/** Has servers look at a table from time to time. Needs SELECT on it, nothing else. Rejects as `watchTable` does. */
+export async function pollTable(database: pg.Client, request: PollRequest, options: LockOptions = {}): Promise<Source> {
+  return await begin(
+    database,
+    request,
+    `select from millrace.poll($1::oid::regclass, $6, $2, $3::text[], $4::text[], $5::text[], $7,
+      $8 * interval '1 ms', $9 * interval '1 ms')`,
+    [request.column, request.deletedColumn ?? null, request.everyMs ?? 1000, request.overlapMs ?? 60_000],
+    options,
+  );
+}
+
+async function begin(
+  database: pg.Client,
+  request: Omit<WatchRequest, "beforeValues" | "captureTruncate">,
+  statement: string,
+  further: readonly unknown[],
+  options: LockOptions,
+): Promise<Source> {
   const oid = await tableOid(database, request.table);
-  const parameters = [
-    oid,
-    request.topic ?? null,
-    request.keyColumns ?? null,
-    request.include ?? null,
-    request.exclude ?? null,
-    request.beforeValues ?? true,
-    request.captureTruncate ?? true,
-  ];
+  const { topic = null, keyColumns = null, include = null, exclude = null } = request;
+  const parameters = [oid, topic, keyColumns, include, exclude, ...further];
   const warn = (notice: { message?: string | undefined; severity?: string | undefined }): void => {
     if (notice.severity === "WARNING" && notice.message !== undefined) options.onWarning?.(sentence(notice.message));
   };
   database.on("notice", warn);
   try {
-    await withLock(options, `watch ${request.table}`, () =>
-      change(
-        database,
-        "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7)",
-        parameters,
-      ),
-    );
+    await withLock(options, `watch ${request.table}`, () => change(database, statement, parameters));
   } finally {
     database.off("notice", warn);
   }
@@ -125,10 +158,13 @@ export async function watchTable(
  * Rejects with SOURCE_NOT_FOUND when it is not watched, and else as `watchTable` does.
  */
 export async function unwatchTable(database: pg.Client, table: string, options: LockOptions = {}): Promise<void> {
-  const gone = (await listSources(database)).find((source) => source.table === undefined && source.watchedAs === table);
+  const sources = await listSources(database);
+  const gone = sources.find((source) => source.table === undefined && source.watchedAs === table);
   const oid = gone?.oid ?? (await tableOid(database, table));
+  const polled = sources.some((source) => source.oid === oid && source.capture === "poll");
+  const end = polled ? "millrace.unpoll" : "millrace.unwatch";
   const { rows } = await withLock(options, `unwatch ${table}`, () =>
-    change<{ released: boolean }>(database, "select millrace.unwatch($1::oid::regclass) as released", [oid]),
+    change<{ released: boolean }>(database, `select ${end}($1::oid::regclass) as released`, [oid]),
   );
   if (rows[0]?.released !== true) throw notWatched(table);
 }
@@ -162,12 +198,15 @@ function sourceFromRow(row: ListedSource): Source {
     goneColumns,
     nullableKeys,
     unlogged,
+    polling,
     ...same
   } = row;
   const problems = [...problemsOf(row)];
-  const off = table === null || withoutTrigger.includes(table) || switchedOff.includes(table);
+  const untriggered = table !== null && (withoutTrigger.includes(table) || switchedOff.includes(table));
+  const off = table === null || (polling === null ? untriggered : polling.failure !== null);
   return {
     ...same,
+    polling: polling ?? undefined,
     table: table ?? undefined,
     includedColumns: includedColumns ?? undefined,
     state: off ? "OFF" : problems.length > 0 ? "DEGRADED" : "OK",
@@ -190,6 +229,10 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
       message: `The table ${row.watchedAs} (oid ${row.oid}) is gone.`,
       action: `Run \`millrace unwatch ${row.watchedAs}\`.`,
     };
+    return;
+  }
+  if (row.polling !== null) {
+    yield* pollingProblems(row.table, row.polling);
     return;
   }
   const again = `Run \`millrace watch ${row.table}\` again with its options, and take a new snapshot: changes were missed.`;

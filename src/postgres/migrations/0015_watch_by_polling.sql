@@ -256,12 +256,23 @@ end $$;
 comment on function millrace.unpoll(regclass) is
   'Ends the polling of a table: for whoever asked for it, the table''s owner and Millrace''s. False when it was not polled.';
 
+create function millrace.polling(source int) returns json
+language sql stable security definer set search_path = pg_catalog, pg_temp as $$
+  select json_build_object('column', p.column_name, 'deletedColumn', p.deleted_column,
+    'everyMs', round(extract(epoch from p.every) * 1000), 'overlapMs', round(extract(epoch from p.overlap) * 1000),
+    'sinceLookMs', round(extract(epoch from clock_timestamp() - p.polled_at) * 1000),
+    'failingMs', round(extract(epoch from clock_timestamp() - p.failing_since) * 1000), 'failure', p.failure)
+  from millrace.poll p where p.source_id = source
+$$;
+comment on function millrace.polling(int) is 'How a source is polled and how that goes; null when it is not.';
+
 insert into millrace.permission (capability, function)
 select 'watcher', unnest('{poll,unpoll,register_poll,release_poll,assert_pollable,poll_type,poll_candidates,lock_polled,'
-  'lock_holders,default_key,assert_key,assert_columns,image_columns,warn_of_polling}'::name[])
+  'lock_holders,default_key,assert_key,assert_columns,image_columns,warn_of_polling,polling}'::name[])
+union all select 'server', 'polling'
 on conflict do nothing;
 
 revoke all on function millrace.proven_caller(oid), millrace.assert_reader(oid, regclass), millrace.assert_poll_keeper(oid, int),
   millrace.register_poll(regclass, text, text, text[], text[], text[], text, interval, interval, oid, bigint, text, text, bigint[], bigint[]),
   millrace.poll(regclass, text, text, text[], text[], text[], text, interval, interval), millrace.warn_of_polling(regclass, text),
-  millrace.release_poll(oid, oid), millrace.unpoll(regclass) from public;
+  millrace.release_poll(oid, oid), millrace.unpoll(regclass), millrace.polling(int) from public;

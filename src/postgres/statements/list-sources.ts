@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import { catalog } from "../catalog.ts";
+import type { Polling } from "../poll/polling.ts";
 
 /** A table and its partitions. pg_partition_tree is empty for a table that has no partitions and is none. */
 const tables = sql`(select s.relid, 0 as level union select t.relid, t.level from pg_catalog.pg_partition_tree(s.relid) t) p
@@ -22,6 +23,7 @@ export const listedSources = catalog
     "s.relid as oid",
     "s.name as watchedAs",
     "s.topic",
+    "s.capture",
     "s.key_columns as keyColumns",
     "s.included_columns as includedColumns",
     "s.excluded_columns as excludedColumns",
@@ -56,4 +58,5 @@ export const listedSources = catalog
     sql<readonly string[]>`array(select ${called} from ${tables}
       where c.relpersistence = 'u' order by p.level, c.relname)`.as("unlogged"),
   ])
+  .select(sql<Polling | null>`millrace.polling(s.id)`.as("polling"))
   .orderBy("s.name");
