@@ -1,3 +1,4 @@
+import type { Pool } from "pg";
 import type { Logger } from "pino";
 import type { FeedError } from "../core/errors.ts";
 import { createFeed } from "../core/feed-service.ts";
@@ -6,6 +7,7 @@ import type { BegunEpoch, Followed } from "../postgres/enter-epoch.ts";
 import { withLease } from "../postgres/lease.ts";
 import { look } from "../postgres/look.ts";
 import { migrate } from "../postgres/migrate.ts";
+import { createPoller } from "../postgres/poll/poller.ts";
 import { createKeeper } from "../postgres/retention/keeper.ts";
 import { readStorage, storageProblems } from "../postgres/retention/storage.ts";
 import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
@@ -86,22 +88,38 @@ async function openPostgresFeed(
   }, log);
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
+  await startBackground(opening, { pool, config, store, log, signal });
+
+  const open = opening.move();
+  return { store, feed, lineage: store.lineage, problems: monitor.current, stop: () => open.disposeAsync() };
+}
+
+interface Background {
+  readonly pool: Pool;
+  readonly config: Config;
+  readonly store: PostgresStore;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}
+
+/** What runs beside the feed: nothing waits for it. */
+async function startBackground(
+  opening: AsyncDisposableStack,
+  { pool, config, store, log, signal }: Background,
+): Promise<void> {
+  const { databaseUrl: url } = config;
+  const report = (message: string, error?: unknown): void =>
+    error === undefined ? log.info({}, message) : log.warn({ err: error }, message);
   const schemas = createSchemaWatch({
     pool,
     report: (message, error) => (error === undefined ? log.info({}, message) : log.debug({ err: error }, message)),
   });
-  opening.defer(() => schemas.stop());
-  await schemas.start(signal);
-
-  const keeper = createKeeper({
-    url: databaseUrl,
-    report: (message, error) => (error === undefined ? log.info({}, message) : log.warn({ err: error }, message)),
-  });
-  opening.defer(() => keeper.stop());
-  await keeper.start(signal);
-
-  const open = opening.move();
-  return { store, feed, lineage: store.lineage, problems: monitor.current, stop: () => open.disposeAsync() };
+  const keeper = createKeeper({ url, report });
+  const poller = createPoller({ url, epoch: store.epoch, report, onTold: () => store.wakeUp.nudge() });
+  for (const service of [schemas, keeper, poller]) {
+    opening.defer(() => service.stop());
+    await service.start(signal);
+  }
 }
 
 function tellNewEpoch({ reason, ...begun }: BegunEpoch, log: Logger): void {
