@@ -20,7 +20,9 @@ create table millrace.poll (
   watcher name not null,
   epoch uuid not null,
   horizon bigint not null,
+  horizon_at timestamptz not null default clock_timestamp(),
   round_horizon bigint,
+  round_at timestamptz,
   round_low text,
   round_value text,
   round_keys text[],
@@ -42,6 +44,8 @@ comment on column millrace.poll.watcher is 'Who asked for it: he, the table''s o
 comment on column millrace.poll.epoch is 'The epoch whose transaction ids horizon and memory are of.';
 comment on column millrace.poll.horizon is 'Row versions of transactions below it were looked at.';
 comment on column millrace.poll.round_horizon is 'Becomes the horizon when the look that is under way has come to the end; null when none is.';
+comment on column millrace.poll.horizon_at is 'When the last complete look began.';
+comment on column millrace.poll.round_at is 'When the look that is under way began.';
 comment on column millrace.poll.round_low is 'Where that look began: a value of the column, null for all rows.';
 comment on column millrace.poll.round_value is 'The column of the last row that it told; null at its beginning.';
 comment on column millrace.poll.round_keys is 'The key of that row, as texts.';
@@ -176,18 +180,19 @@ begin
 end $$;
 comment on function millrace.poll_later(text, text, text) is 'The later of two values of a polled column. Part of polling.';
 
--- Where a look begins: a transaction that was writing when the mark was made, or drew its value less than overlap before it
--- wrote anything, can have rows below the mark that were not told. Not for more than an hour, for each look reads all that.
-create function millrace.poll_start(source int, overlap interval, horizon bigint) returns millrace.poll_mark
+-- Where a look begins, given when and with which horizon the one before began: that one missed only what committed later. So
+-- at the newest mark that was made when whoever commits later had not drawn his value: he was not writing yet, which his xid
+-- says, and began to write less than overlap after he drew it. Back by an hour at most, for each look reads all that again.
+create function millrace.poll_start(source int, overlap interval, horizon bigint, horizon_at timestamptz) returns millrace.poll_mark
 language sql stable set search_path = pg_catalog, pg_temp as $$
   select coalesce((
       select m from millrace.poll_mark m
-      where m.source_id = source and m.at <= clock_timestamp() - overlap
-        and (m.next_xid <= horizon or m.at <= clock_timestamp() - greatest(interval '1 hour', overlap))
+      where m.source_id = source and m.at <= horizon_at - overlap
+        and (m.next_xid <= horizon or m.at <= horizon_at - greatest(interval '1 hour', overlap))
       order by m.at desc limit 1),
     (select m from millrace.poll_mark m where m.source_id = source order by m.at limit 1))
 $$;
-comment on function millrace.poll_start(int, interval, bigint) is 'The mark that a look begins at. Part of polling.';
+comment on function millrace.poll_start(int, interval, bigint, timestamptz) is 'The mark that a look begins at. Part of polling.';
 
 -- Locks the source's state for this transaction and begins a look unless one is under way. Null when it is not due or
 -- another server is at it.
@@ -216,12 +221,13 @@ begin
     p.epoch := expected_epoch;
   end if;
   if p.round_horizon is null then
+    p.round_at := clock_timestamp();
     p.round_horizon := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
-    p.round_low := (millrace.poll_start(source, p.overlap, p.round_horizon)).value;
+    p.round_low := (millrace.poll_start(source, p.overlap, p.horizon, p.horizon_at)).value;
     p.round_value := null;
     p.round_keys := null;
     update millrace.poll c set epoch = p.epoch, horizon = p.horizon, round_horizon = p.round_horizon,
-      round_low = p.round_low, round_value = null, round_keys = null where c.source_id = source;
+      round_at = p.round_at, round_low = p.round_low, round_value = null, round_keys = null where c.source_id = source;
   end if;
   return p;
 end $$;
@@ -258,10 +264,10 @@ begin
   if not exists (select from millrace.poll_mark m where m.source_id = source and m.at > clock_timestamp() - p.overlap / 8) then
     insert into millrace.poll_mark (source_id, at, next_xid, value) values (source, clock_timestamp(), drawn, p.newest);
     delete from millrace.poll_mark m
-    where m.source_id = source and m.at < (millrace.poll_start(source, p.overlap, p.round_horizon)).at;
+    where m.source_id = source and m.at < (millrace.poll_start(source, p.overlap, p.round_horizon, p.round_at)).at;
   end if;
   delete from millrace.poll_told m where m.source_id = source and m.xid < p.round_horizon;
-  update millrace.poll c set horizon = p.round_horizon, round_horizon = null, round_low = null, round_value = null,
+  update millrace.poll c set horizon = p.round_horizon, horizon_at = p.round_at, round_horizon = null, round_at = null, round_low = null, round_value = null,
     round_keys = null, newest = p.newest, polled_at = clock_timestamp(), failures = 0, failing_since = null, failure = null,
     next_at = clock_timestamp() + greatest(p.every, 4 * (clock_timestamp() - transaction_timestamp()))
   where c.source_id = source;
@@ -414,6 +420,6 @@ select 'server', unnest('{poll_batch,poll_claim,poll_write,poll_failed,poll_cand
 
 revoke all on function millrace.assert_pollable(regclass), millrace.assert_plain_images(regclass), millrace.poll_type(regclass, text, text),
   millrace.poll_candidates(regclass, text, text, text, text[], text, bigint), millrace.poll_later(text, text, text),
-  millrace.poll_start(int, interval, bigint), millrace.poll_claim(int, uuid),
+  millrace.poll_start(int, interval, bigint, timestamptz), millrace.poll_claim(int, uuid),
   millrace.poll_write(int, text[], text[], json[], boolean[], bigint[], bigint[], text, text[], boolean),
   millrace.poll_failed(int, text), millrace.poll_batch(int, uuid, int, bigint), millrace.lock_polled(regclass) from public;
