@@ -156,6 +156,9 @@ describe("commands on the database that runs here", () => {
     const [started, ...rows] = snapshot.stdout.trimEnd().split("\n").map(parsed);
     expect(started).toMatchObject({ frame: "snapshot_started", restart: false, topics: ["customers"] });
     expect(rows.map(({ operation }) => operation)).toEqual(Array.from({ length: 5 }, () => "SNAPSHOT"));
+    const [, position] = /go on with --from (\S+)/.exec(snapshot.stderr) ?? [];
+    const goesOn = await here("tail", "customers", "--from", position ?? "", "--limit", "1");
+    expect(parsed(goesOn.stdout.split("\n")[0] ?? "")).toMatchObject({ frame: "snapshot_started", resumed: true });
     const one = await here(
       "tail",
       "customers",
