@@ -42,10 +42,16 @@ export function rowsIn(source: SnapshotSource, range: KeyRange): string {
   const conditions = [
     ...(order === undefined || range.after === undefined ? [] : [isAfter(order, range.after)]),
     ...(range.keys === undefined ? [] : wanted(source, range.keys)),
+    ...(source.deletedColumn === null ? [] : [isThere(source.deletedColumn)]),
   ];
   const where = conditions.length === 0 ? "" : `where ${conditions.join(" and ")}`;
   const by = columns.length === 0 ? "" : `order by ${columns.map(columnOf).join(", ")}`;
   return `from ${source.partitioned ? "" : "only "}${tableOf(source)} t ${where} ${by}`;
+}
+
+/** Null or false: by its output function, for a cast to text may be anybody's. */
+function isThere(deletedColumn: string): string {
+  return `pg_catalog.format('%s', ${columnOf(deletedColumn)}) in ('', 'f')`;
 }
 
 function isAfter(order: readonly KeyType[], texts: readonly string[]): string {

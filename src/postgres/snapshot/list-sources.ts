@@ -109,6 +109,7 @@ export const listSources = `
     (${uniqueColumns}) as "uniqueColumns",
     (${structure}) as structure,
     current_setting('server_encoding') = 'UTF8' as utf8,
+    millrace.polling(s.id) ->> 'deletedColumn' as "deletedColumn",
     pg_catalog.has_schema_privilege(n.oid, 'USAGE') as "mayUse",
     pg_catalog.has_table_privilege(c.oid, 'SELECT') as "mayRead",
     pg_catalog.row_security_active(c.oid) as "rowsHidden",

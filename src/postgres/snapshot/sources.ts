@@ -35,6 +35,8 @@ export interface SnapshotSource {
   readonly structure: string;
   /** The database's encoding is UTF8. */
   readonly utf8: boolean;
+  /** Of a polled source: true, or not null, in rows that are deleted. */
+  readonly deletedColumn: string | null;
 }
 
 interface ListedSource extends SnapshotSource {
