@@ -11,6 +11,9 @@ const misconfigured: ReadonlySet<string> = new Set([
   sqlState.undefinedSchema,
 ]);
 
+/** A server in recovery refuses read-write transactions and locks before any function of ours can say what it is. */
+const standby: ReadonlySet<string> = new Set(["0A000", "25006", "MR002"]);
+
 /** Connection lost, no resources, operator's intervention, lock and serialization failures: classes that pass. */
 const passing = /^(?:08|40|53|55|57|58|25P)/;
 
@@ -27,6 +30,10 @@ export function queryError(error: unknown, doing: string): unknown {
   const state = error.code ?? "";
   // Another replica has begun a new epoch; or this is another server, or another state of the data, and nobody has yet.
   if (state === "MR001" || state === "MR003") return new EpochOver(message, { cause: error });
+  if (standby.has(state)) {
+    const action = "Point Millrace at the primary; it goes on by itself once this server is promoted.";
+    return new FeedError("DATABASE_UNAVAILABLE", message, action, { cause: error, retryAfterMs: 1000 });
+  }
   if (misconfigured.has(state) || (state.startsWith("MR") && state !== "MR005")) {
     return new FeedError(
       "DATABASE_UNAVAILABLE",
