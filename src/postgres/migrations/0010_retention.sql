@@ -116,35 +116,34 @@ comment on function millrace.retain(interval, bigint, interval, bigint) is
   'Sets what is kept: events are forgotten once they are older than keep_age, or while the outbox is larger than keep_bytes, '
   'unless something holds them back, up to the caps. Null is no limit. For the owner.';
 
--- Whether every row of a partition belongs to this tick or an earlier one, of those rows that can ever belong to any.
+-- Whether every row of a partition belongs to this tick or an earlier one.
 --
--- Snapshots of one epoch grow, so a row that this one sees belongs to a tick at or below it. A row that it does not see was
--- written by a transaction that it had not reached (its xmax and above) or had seen in progress (its xip): a probe for each.
--- Rows at or below the epoch's base are older than its first tick, and so are settled before, or never will be; their xids
--- are another server's, and are compared with nothing. Rows above the next epoch's base are younger than this tick.
+-- Snapshots of one space of transaction ids grow, so a row that this one sees belongs to a tick at or below it. A row that
+-- it does not see was written by a transaction that it had not reached (its xmax and above) or had seen in progress (its
+-- xip): a probe for each. At a seam (see millrace.write_seam) the ids begin anew, and are compared with nothing beyond it:
+-- rows at or below base_seq were settled by the seam or before it; the next seam's own batch is told by seq, and later.
 create function millrace.settled_by(part oid, t millrace.tick) returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp
 set enable_seqscan = off set enable_bitmapscan = off set jit = off set max_parallel_workers_per_gather = 0 as $$
 declare
-  next_base bigint := (
-    select n.base_seq from millrace.epoch e join millrace.tick n on n.tick = e.first_tick
-    where e.first_tick > t.tick order by e.first_tick limit 1);
+  seam millrace.tick;
   later boolean;
 begin
-  if next_base is not null then
-    execute format('select exists (select from %s where seq > $1)', part::regclass) into later using next_base;
+  select n.* into seam from millrace.epoch e join millrace.tick n on n.tick = e.first_tick
+  where e.first_tick > t.tick and not e.same_xids order by e.first_tick limit 1;
+  if found then
+    execute format('select exists (select from %1$s where seq > $1) or exists (select from %1$s where seq = any ($2))',
+      part::regclass) into later using seam.seam_seq, seam.early_seqs;
     if later then
       return false;
     end if;
   end if;
   -- ORDER BY keeps it on the index over xid, whatever the planner thinks it knows; OFFSET 0 keeps the rest out of it.
   execute format($q$
-    select exists (select from (select seq from %1$s where xid >= $1 order by xid offset 0) o where o.seq > $3 and o.seq <= $4)
-      or exists (select from unnest($2) x, lateral (select seq from %1$s where xid = x order by xid offset 0) o
-                 where o.seq > $3 and o.seq <= $4)$q$, part::regclass)
-  into later
-  using pg_snapshot_xmax(t.snapshot), array(select pg_snapshot_xip(t.snapshot)), t.base_seq,
-    coalesce(next_base, 9223372036854775807);
+    select exists (select from (select seq from %1$s where xid >= $1 order by xid offset 0) o where o.seq > $3)
+      or exists (select from unnest($2) x, lateral (select seq from %1$s where xid = x order by xid offset 0) o where o.seq > $3)$q$,
+    part::regclass)
+  into later using pg_snapshot_xmax(t.snapshot), array(select pg_snapshot_xip(t.snapshot)), t.base_seq;
   return not later;
 end $$;
 comment on function millrace.settled_by(oid, millrace.tick) is 'Whether every row of a partition belongs to this tick or an earlier one.';
@@ -297,7 +296,8 @@ comment on function millrace.forget(int) is 'Forgets versions that are due: dele
 -- It is proved under ACCESS EXCLUSIVE, in a statement that begins once the lock is there. By then nobody has a row in flight:
 -- whoever wrote to the outbox holds a lock on it until he has ended, prepared or not. So a transaction with an early seq that
 -- committed while this one waited is seen, and keeps its partition. Before anybody is made to wait the same is asked without
--- the lock, which also has dead index entries marked: under the lock it takes a few probes.
+-- the lock, which also has dead index entries marked: under the lock it takes a few probes. Where the last tick's floor had
+-- passed the partition before that, no row can come (see millrace.settle), and the first answer stands.
 --
 -- Readers lock the outbox before they take the snapshot in which they look for ticks: so nobody has in hand a tick that was
 -- deleted, and misses its rows.
@@ -305,6 +305,7 @@ create function millrace.drop_partition(lower_seq bigint) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
 declare
   p record;
+  closed boolean;
 begin
   if not millrace.upkeep_turn() then
     return 'busy';
@@ -312,13 +313,15 @@ begin
   select * into p from millrace.partitions() f where f.lower_seq = drop_partition.lower_seq and not f.is_default;
   if not found then
     return 'gone';
-  elsif p.upper_seq - 1 > millrace.drawn() or not millrace.settled_by(p.relid, millrace.oldest_tick()) then
+  end if;
+  select p.upper_seq - 1 <= greatest(t.base_seq, t.floor_seq) into closed from millrace.tick t order by t.tick desc limit 1;
+  if p.upper_seq - 1 > millrace.drawn() or not millrace.settled_by(p.relid, millrace.oldest_tick()) then
     return 'needed';
   end if;
   perform millrace.lock_partition(p.relid);
   perform millrace.lock_outbox('access exclusive');
   perform millrace.assert_epoch();
-  if not millrace.settled_by(p.relid, millrace.oldest_tick()) then
+  if not closed and not millrace.settled_by(p.relid, millrace.oldest_tick()) then
     return 'needed';
   end if;
   execute format('drop table %s', p.relid::regclass);

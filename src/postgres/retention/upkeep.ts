@@ -72,6 +72,9 @@ export async function keepOutbox(pool: pg.Pool, signal: AbortSignal): Promise<Up
   });
 }
 
+const queryCanceled = "57014";
+const passing: ReadonlySet<string> = new Set([sqlState.lockNotAvailable, sqlState.deadlockDetected, queryCanceled]);
+
 class Round {
   readonly #lease: Lease;
   waitsFor: string | undefined;
@@ -88,9 +91,10 @@ class Round {
       return answer?.rows[0]?.outcome;
     } catch (error) {
       const state = sqlStateOf(error);
-      if (state !== sqlState.lockNotAvailable && state !== sqlState.deadlockDetected) throw error;
+      if (state === undefined || !passing.has(state)) throw error;
       await this.#lease.run("rollback");
-      this.waitsFor = sentence(`could not ${doing}: ${await this.#holders()} in the way`);
+      const reason = state === queryCanceled ? "it took too long" : `${await this.#holders()} in the way`;
+      this.waitsFor = sentence(`could not ${doing}: ${reason}`);
       return undefined;
     }
   }
