@@ -106,7 +106,8 @@ export declare type SubscribeRequest = Message<"millrace.v1.SubscribeRequest"> &
   afterTransaction: string;
 
   /**
-   * When given, `after_version` must be of this epoch. Empty means the epoch in force.
+   * The epoch that `after_version` is of. When another one has come into force since, the stream goes on in that if the
+   * version is at or below the fork, and is refused with EPOCH_CHANGED otherwise. Empty means the epoch in force.
    *
    * @generated from field: string epoch = 12;
    */
