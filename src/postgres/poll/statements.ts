@@ -1,7 +1,7 @@
 /** Sources whose next look is due, those that wait longest first, without $1; and how long until the next one, in milliseconds. */
 export const duePolls = `
   select p.source_id as id, p.failures,
-    extract(epoch from p.next_at - clock_timestamp())::float8 * 1000 as "inMs"
+    extract(epoch from p.next_at - clock_timestamp())::float8 * 1000::float8 as "inMs"
   from millrace.poll p join millrace.source s on s.id = p.source_id and s.capture = 'poll'
   where p.source_id <> all ($1::int[])
   order by p.next_at
