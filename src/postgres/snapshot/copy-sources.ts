@@ -6,7 +6,8 @@ import { sqlStateOf } from "../database-error.ts";
 import { queryError } from "../query-error.ts";
 import type { Established } from "./establish.ts";
 import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
-import type { SnapshotSource } from "./sources.ts";
+import { imageExpression } from "./list-sources.ts";
+import { type SnapshotSource, shownColumns } from "./sources.ts";
 import type { Spool } from "./spool.ts";
 import { beforeCopy, copyRows } from "./statements.ts";
 import { watchWaiters } from "./waiters.ts";
@@ -147,7 +148,9 @@ class Copy implements RunningCopy {
     };
     await reader.run(beforeCopy(this.#remaining(lasts), walksIndex(source, range)));
     this.#whole = !ordered;
-    const stream = reader.client.query(copyTo(copyRows(source, range), { highWaterMark: 256 * 1024 }));
+    const stream = reader.client.query(
+      copyTo(copyRows(source, range, await this.#imageOf(source)), { highWaterMark: 256 * 1024 }),
+    );
     for await (const chunk of stream) {
       if (this.#over) return;
       const onDisk = this.#task.spool.diskBytes + chunk.length;
@@ -157,6 +160,13 @@ class Copy implements RunningCopy {
       this.#bytes += chunk.length;
     }
     this.#whole = false;
+  }
+
+  async #imageOf(source: SnapshotSource): Promise<string | undefined> {
+    if (source.plainTypes) return undefined;
+    const { reader } = this.#task.established;
+    const [row] = await reader.rows<{ image: string }>(imageExpression, [source.relid, shownColumns(source)]);
+    return row?.image;
   }
 
   /** What a source without an order is not begun for, where there are rows before it to go on from. */

@@ -64,6 +64,8 @@ class Parser implements CopyTuples {
   }
 
   next(): "tuple" | "end" | "more" {
+    // What there is of a large row waits for the rest of it.
+    if (this.#waitingBytes > 0) return "more";
     if (!this.#inside && !this.#skipHeader()) return "more";
     const buffer = this.#buffer;
     const start = this.#offset;

@@ -66,7 +66,8 @@ const uniqueColumns = `
 
 /**
  * All that DDL can change of the rows without an event. By the xmin of catalog rows: what was altered and altered back has
- * another one, while vacuum, statistics, grants and indexes leave them as they were.
+ * another one, while vacuum, statistics, grants and indexes leave them as they were. Of partitions the files too: TRUNCATE of
+ * one of them, unlike that of the whole table, is no event that could be applied.
  */
 const structure = `
   select encode(sha256(convert_to(concat_ws(';',
@@ -76,8 +77,9 @@ const structure = `
      from pg_catalog.pg_enum e where e.enumtypid in (
        select unnest(array[t.oid, t.typelem, t.typbasetype]) from pg_catalog.pg_attribute a
          join pg_catalog.pg_type t on t.oid = a.atttypid where a.attrelid = c.oid and a.attnum > 0)),
-    (select string_agg(concat_ws(',', i.inhrelid, i.inhparent, i.xmin), ';' order by i.inhrelid, i.inhparent)
-     from pg_catalog.pg_partition_tree(c.oid) p join pg_catalog.pg_inherits i on i.inhrelid = p.relid)
+    (select string_agg(concat_ws(',', i.inhrelid, i.inhparent, i.xmin, l.relfilenode), ';' order by i.inhrelid, i.inhparent)
+     from pg_catalog.pg_partition_tree(c.oid) p join pg_catalog.pg_inherits i on i.inhrelid = p.relid
+       join pg_catalog.pg_class l on l.oid = p.relid)
   ), 'UTF8')), 'hex')`;
 
 /** Watched tables as they are now, and what the present role may do with them. For the reader too, inside its snapshot. */
@@ -108,6 +110,11 @@ export const listSources = `
     (${keyTypes}) as "keyTypes",
     (${uniqueColumns}) as "uniqueColumns",
     (${structure}) as structure,
+    not exists (
+      select from pg_catalog.pg_attribute a join pg_catalog.pg_type t on t.oid = a.atttypid
+      where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+        and a.atttypid >= 16384 and not (t.typtype = 'd' and t.typbasetype < 16384)
+    ) as "plainTypes",
     current_setting('server_encoding') = 'UTF8' as utf8,
     millrace.polling(s.id) ->> 'deletedColumn' as "deletedColumn",
     pg_catalog.has_schema_privilege(n.oid, 'USAGE') as "mayUse",
@@ -118,6 +125,18 @@ export const listSources = `
     join pg_catalog.pg_class c on c.oid = s.relid
     join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   order by s.id`;
+
+/**
+ * The image of a row `s.t` of table $1 with the columns $2, as an expression. Where types of users' own are concerned: a cast to
+ * json that somebody made for one must not run with the rights of this role, and does not run in capture either.
+ */
+export const imageExpression = `
+  select e.image
+  from (
+      select array_agg(a.attname::text order by a.attnum) as names, array_agg(a.atttypid order by a.attnum) as types
+      from pg_catalog.pg_attribute a where a.attrelid = $1::oid and a.attnum > 0 and not a.attisdropped
+    ) c,
+    millrace.row_expression(c.names, c.types, $2::text[], '(s.t)', true) e`;
 
 /**
  * About how many rows each table has: the density that the last VACUUM or ANALYZE found, or one of the columns' widths,

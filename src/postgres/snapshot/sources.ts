@@ -33,6 +33,8 @@ export interface SnapshotSource {
   readonly uniqueColumns: readonly string[] | null;
   /** Digest of all that DDL can change about the rows without an event. */
   readonly structure: string;
+  /** All columns are of types that Postgres comes with, or domains over them. */
+  readonly plainTypes: boolean;
   /** The database's encoding is UTF8. */
   readonly utf8: boolean;
   /** Of a polled source: true, or not null, in rows that are deleted. */
@@ -81,6 +83,16 @@ export async function sourceRights(lease: Lease): Promise<readonly ReadableSourc
 /** Whether these are the same tables, called and captured the same. */
 export function sameSources(some: readonly SnapshotSource[], others: readonly SnapshotSource[]): boolean {
   return JSON.stringify(some) === JSON.stringify(others);
+}
+
+/** The columns that images show, in the table's order. */
+export function shownColumns(source: SnapshotSource): readonly string[] {
+  const { columns, includedColumns, excludedColumns, keyColumns, topicColumns } = source;
+  // An excluded column that is not there may have another name now, and would show: key and topic are all that is shown.
+  const drifted = excludedColumns.some((column) => !columns.includes(column));
+  return drifted
+    ? columns.filter((column) => keyColumns.includes(column) || topicColumns.includes(column))
+    : columns.filter((column) => !excludedColumns.includes(column) && (includedColumns?.includes(column) ?? true));
 }
 
 /** What a place in a snapshot rests on: these tables in this order, captured like this, and what is asked of them. */

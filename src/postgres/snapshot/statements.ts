@@ -2,7 +2,7 @@ import pg from "pg";
 import { tickRow } from "../statements/find-ticks.ts";
 import { pinned } from "../statements/look.ts";
 import { type KeyRange, rowsIn, tableOf, textArray } from "./key-range.ts";
-import type { SnapshotSource } from "./sources.ts";
+import { type SnapshotSource, shownColumns } from "./sources.ts";
 
 /*
  * A copy of tables as of exactly one tick, by two transactions:
@@ -134,27 +134,25 @@ export function beforeCopy(remainingMs: number, byIndex: boolean): string {
  * every table, which is 3 to 10 times faster: columns are left out before the image is built, and not cut out of it; a key
  * of a type whose JSON is its text is taken from the row.
  *
+ * @param image an expression over `s.t`, where the columns alone do not say it: see `imageExpression`.
+ *
  * The rows are in order before their images are built: images are wide.
  */
-export function copyRows(source: SnapshotSource, range: KeyRange): string {
+export function copyRows(source: SnapshotSource, range: KeyRange, image = imageOf(source)): string {
   return `
     copy (
       select ${keyOf(source)}, i.image, ${topicOf(source)}
       from (
-        select s.t, ${imageOf(source)} as image from (select t ${rowsIn(source, range)} offset 0) s offset 0
+        select s.t, ${image} as image from (select t ${rowsIn(source, range)} offset 0) s offset 0
       ) i
     ) to stdout (format binary)`;
 }
 
-function imageOf({ columns, includedColumns, excludedColumns, keyColumns, topicColumns }: SnapshotSource): string {
-  if (includedColumns === null && excludedColumns.length === 0) return "pg_catalog.row_to_json(s.t)";
-  // An excluded column that is not there may have another name now, and would show: key and topic are all that is shown.
-  const drifted = excludedColumns.some((column) => !columns.includes(column));
-  const kept = drifted
-    ? columns.filter((column) => keyColumns.includes(column) || topicColumns.includes(column))
-    : columns.filter((column) => !excludedColumns.includes(column) && (includedColumns?.includes(column) ?? true));
-  if (kept.length === 0) return "'{}'::json";
-  const fields = kept.map((column) => `(s.t).${pg.escapeIdentifier(column)}`);
+function imageOf(source: SnapshotSource): string {
+  const shown = shownColumns(source);
+  if (shown.length === source.columns.length) return "pg_catalog.row_to_json(s.t)";
+  if (shown.length === 0) return "'{}'::json";
+  const fields = shown.map((column) => `(s.t).${pg.escapeIdentifier(column)}`);
   return `pg_catalog.row_to_json((select r from (select ${fields.join(", ")}) r))`;
 }
 

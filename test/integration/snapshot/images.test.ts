@@ -85,6 +85,25 @@ const cases: readonly {
     insert: "insert into by_code values ('ab')",
   },
   {
+    name: "types with casts to json of their owner's",
+    table: "casting",
+    setUp: `create type cast_enum as enum ('a', 'b'); create type cast_pair as (x int, y cast_enum);
+      create function enum_json(cast_enum) returns json language sql as $$ select '"cast"'::json $$;
+      create cast (cast_enum as json) with function enum_json(cast_enum);
+      create function pair_json(cast_pair) returns json language sql as $$ select '"cast"'::json $$;
+      create cast (cast_pair as json) with function pair_json(cast_pair);
+      create table casting (k cast_enum primary key, p cast_pair, l cast_enum[], secret cast_enum, "s.t" text);
+      select millrace.watch('casting', exclude => '{secret}')`,
+    insert: `insert into casting values ('a', '(1,b)', '{a,b}', null, 'x'), ('b', null, null, 'a', null)`,
+  },
+  {
+    name: "types with casts, and an excluded column that was renamed",
+    table: "cast_drift",
+    setUp: `create table cast_drift (k cast_enum primary key, p cast_pair, hidden text);
+      select millrace.watch('cast_drift', exclude => '{hidden}'); alter table cast_drift rename hidden to in_sight`,
+    insert: "insert into cast_drift values ('a', '(1,b)', 'secret')",
+  },
+  {
     name: "a text key with a control character",
     table: "by_text",
     setUp: "create table by_text (k text primary key); select millrace.watch('by_text')",

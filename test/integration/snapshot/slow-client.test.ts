@@ -37,7 +37,7 @@ it("G7 G11 a million rows to a client that hardly reads: memory stays flat, and 
   await database.sql("select millrace.watch('things')");
   const directory = await mkdtemp(join(tmpdir(), "millrace-slow-"));
   const script = fileURLToPath(new URL("./slow-reader.ts", import.meta.url));
-  const child = spawn(process.execPath, [script, database.url, database.epoch, directory], {
+  const child = spawn(process.execPath, ["--expose-gc", script, database.url, database.epoch, directory], {
     stdio: ["ignore", "pipe", "inherit"],
   });
   let over = false;
@@ -55,14 +55,16 @@ it("G7 G11 a million rows to a client that hardly reads: memory stays flat, and 
   try {
     const [written] = await Promise.all([text(child.stdout), once(child, "exit")]);
     over = true;
+
     const report = JSON.parse(written) as Report;
     expect(report).toMatchObject({ rows, disorder: 0 });
     // 250 MB of rows, 36 MiB at a time.
     expect(report.snapshots).toBeGreaterThan(5);
-    expect(report.most.buffers).toBeLessThan(64 * MiB);
-    expect(report.most.heap - report.begun.heap).toBeLessThan(64 * MiB);
+    expect(report.most.buffers).toBeLessThan(32 * MiB);
+    expect(report.most.heap - report.begun.heap).toBeLessThan(16 * MiB);
     expect(report.most.rss - report.begun.rss).toBeLessThan(160 * MiB);
-    expect(Math.max(...(await ages))).toBeLessThan(6000);
+    // A copy ends after 5 s, here or, a second later, on the server.
+    expect(Math.max(...(await ages))).toBeLessThan(10_000);
   } finally {
     over = true;
     child.kill("SIGKILL");

@@ -18,6 +18,7 @@ let place: SnapshotPlace | undefined;
 let rows = 0;
 let snapshots = 0;
 let disorder = 0;
+let batches = 0;
 for (let cut = true; cut; ) {
   const request = { wantsSource: () => true, after: place };
   const reader = await openSnapshot(pool, epoch, request, bounds, new AbortController().signal);
@@ -32,7 +33,8 @@ for (let cut = true; cut; ) {
       if (Number(key) !== rows) disorder += 1;
     }
     if (events.length > 0) place = { shape: reader.shape, sources: part, key: events.at(-1)?.key, rows };
-    sample();
+    batches += 1;
+    if (batches % 40 === 0) sample();
   }
   cut = reader.cut;
   await reader.close();
@@ -50,6 +52,8 @@ async function isOver(): Promise<boolean> {
 }
 
 function sample(): { readonly rss: number; readonly heap: number; readonly buffers: number } {
+  // What is held, and not what is yet to be collected.
+  globalThis.gc?.();
   const { rss, heapUsed, arrayBuffers } = process.memoryUsage();
   most.rss = Math.max(most.rss, rss);
   most.heap = Math.max(most.heap, heapUsed);
