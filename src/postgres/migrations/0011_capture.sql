@@ -114,12 +114,20 @@ comment on function millrace.row_expression(text[], oid[], text[], text, boolean
   'An expression for the image of a row with these columns, and the condition under which it is. Part of capture.';
 
 -- What a source's images show of these columns; null when an excluded one is gone: it may have another name now.
-create function millrace.kept_columns(names text[], excluded text[], included text[]) returns text[]
+create function millrace.kept_columns(names text[], excluded text[], included text[], virtual text[]) returns text[]
 language sql immutable set search_path = pg_catalog, pg_temp as $$
-  select case when excluded <@ names then
-    array(select n from unnest(names) n where n <> all (excluded) and (included is null or n = any (included))) end
+  select case when excluded <@ names then array(select n from unnest(names) n
+    where n <> all (excluded) and n <> all (virtual) and (included is null or n = any (included))) end
 $$;
-comment on function millrace.kept_columns(text[], text[], text[]) is 'The columns that an image shows. Part of capture.';
+comment on function millrace.kept_columns(text[], text[], text[], text[]) is 'The columns that an image shows. Part of capture.';
+
+create function millrace.virtual_columns(relid oid) returns text[]
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select coalesce(array_agg(a.attname::text), '{}') from pg_attribute a
+  where a.attrelid = relid and a.attnum > 0 and not a.attisdropped and a.attgenerated = 'v'
+$$;
+comment on function millrace.virtual_columns(oid) is
+  'Generated columns that are computed when they are read (Postgres 18): a trigger does not see them, so they are in no image.';
 
 create function millrace.image_expression(s millrace.source, row_name text, out image text, out guard text)
 language plpgsql stable set search_path = pg_catalog, pg_temp set standard_conforming_strings = on as $$
@@ -131,7 +139,7 @@ begin
   select coalesce(array_agg(a.attname::text order by a.attnum), '{}'), coalesce(array_agg(a.atttypid order by a.attnum), '{}')
   into names, types
   from pg_attribute a where a.attrelid = s.relid and a.attnum > 0 and not a.attisdropped;
-  kept := millrace.kept_columns(names, s.excluded_columns, s.included_columns);
+  kept := millrace.kept_columns(names, s.excluded_columns, s.included_columns, millrace.virtual_columns(s.relid));
   if kept is null or cardinality(names) = 0 then
     -- Drifted already, or the table is gone.
     guard := 'false';
@@ -154,7 +162,8 @@ set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex'
 set extra_float_digits = 1 set lc_monetary = 'C' set quote_all_identifiers = off set standard_conforming_strings = on as $$
 declare
-  relid constant oid := to_regclass(pg_typeof(image_of)::text);
+  relid constant oid := (select t.typrelid from pg_type t where t.oid = pg_typeof(image_of));
+  virtual constant text[] := millrace.virtual_columns(relid);
   names text[];
   types oid[];
   kept text[];
@@ -163,7 +172,7 @@ declare
   image json;
 begin
   select array_agg(a.attname::text order by a.attnum),
-         bool_and(a.attgenerated <> 'v' and (a.atttypid < 16384 or t.typtype = 'd' and t.typbasetype < 16384))
+         bool_and(a.attname <> all (virtual) and (a.atttypid < 16384 or t.typtype = 'd' and t.typbasetype < 16384))
   into names, simple
   from pg_attribute a join pg_type t on t.oid = a.atttypid where a.attrelid = relid and a.attnum > 0 and not a.attisdropped;
   -- Nobody can change the types of a row's columns while there is a statement about it; but the catalog is seen as it is
@@ -172,7 +181,7 @@ begin
     return row_to_json(image_of);
   end if;
   names := millrace.columns_now(relid, names);
-  kept := millrace.kept_columns(names, excluded, included);
+  kept := millrace.kept_columns(names, excluded, included, virtual);
   if kept is null then
     return null;
   end if;
@@ -189,23 +198,21 @@ comment on function millrace.row_image(record, text[], text[]) is
   'A row of a table as JSON, the way events and snapshots carry it: without the excluded columns, or with nothing but the '
   'included ones. Null when an excluded column is not there: it may have another name now, and would show.';
 
--- Virtual columns (Postgres 18) are in no image. Where the snapshot may be older than the table is, the columns are asked
+-- Where the snapshot may be older than the table is, the columns are asked
 -- one by one of a function that sees the catalog as it is.
 create function millrace.columns_now(relid oid, seen text[]) returns text[]
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
-  virtual constant text[] := array(select a.attname::text from pg_attribute a
-    where a.attrelid = relid and a.attnum > 0 and a.attgenerated = 'v');
   names text[] := '{}';
   name text;
 begin
   if current_setting('transaction_isolation') = 'read committed' or current_setting('server_version_num')::int < 140000 then
-    return array(select n from unnest(seen) n where n <> all (virtual));
+    return seen;
   end if;
   for n in 1..1600 loop
     select o.object_names[3] into name from pg_identify_object_as_address(1259, relid, n) o;
     exit when name is null;
-    if name <> format('........pg.dropped.%s........', n) and name <> all (virtual) then
+    if name <> format('........pg.dropped.%s........', n) then
       names := names || name;
     end if;
   end loop;
@@ -392,11 +399,11 @@ comment on function millrace.write_capture(millrace.source) is
 
 insert into millrace.permission (capability, function)
 values ('server', 'image_expression'), ('server', 'row_expression'), ('server', 'value_expression'), ('server', 'same_columns'),
-  ('server', 'kept_columns'), ('server', 'columns_now');
+  ('server', 'kept_columns'), ('server', 'virtual_columns'), ('server', 'columns_now');
 
 revoke all on function millrace.write_capture(millrace.source), millrace.value_expression(oid, text, int),
   millrace.same_columns(oid), millrace.row_expression(text[], oid[], text[], text, boolean),
-  millrace.kept_columns(text[], text[], text[]), millrace.image_expression(millrace.source, text),
+  millrace.kept_columns(text[], text[], text[], text[]), millrace.virtual_columns(oid), millrace.image_expression(millrace.source, text),
   millrace.columns_now(oid, text[]), millrace.tell_truncate(int, text, oid) from public;
 
 -- Trigger functions of sources that were watched before this.
