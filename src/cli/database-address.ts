@@ -2,6 +2,7 @@ import { resolve } from "node:path";
 import { type Command, Option } from "commander";
 import pg from "pg";
 import { findRunning } from "../embedded/embedded-postgres.ts";
+import { createPool } from "../postgres/database.ts";
 import { connectionError } from "../postgres/database-error.ts";
 import { usageFailure } from "./failure.ts";
 import type { Terminal } from "./terminal.ts";
@@ -74,6 +75,21 @@ export async function withDatabase<T>(
     return await use(client);
   } finally {
     await client.end();
+  }
+}
+
+/** Lends a pool of two connections to that database, and ends it. Fails to connect as `withDatabase` does. */
+export async function withDatabasePool<T>(
+  options: DatabaseOptions,
+  terminal: Terminal,
+  use: (pool: pg.Pool) => Promise<T>,
+): Promise<T> {
+  await withDatabase(options, terminal, () => Promise.resolve());
+  const pool = createPool({ url: await databaseUrl(options, terminal), max: 2, idleMs: 1000 });
+  try {
+    return await use(pool);
+  } finally {
+    await pool.end();
   }
 }
 

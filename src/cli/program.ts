@@ -3,6 +3,7 @@ import { serverVersion } from "../server/version.ts";
 import { addDoctor, addWhy } from "./commands/diagnosis.ts";
 import { addEmit } from "./commands/emit.ts";
 import { addMigrate } from "./commands/migrate.ts";
+import { addHold, addPrune, addRetain } from "./commands/retention.ts";
 import { addStart } from "./commands/start.ts";
 import { addStatus } from "./commands/status.ts";
 import { addTail } from "./commands/tail.ts";
@@ -29,6 +30,9 @@ export function createProgram(terminal: Terminal): Command {
   addStatus(program, terminal);
   addWhy(program, terminal);
   addDoctor(program, terminal);
+  addRetain(program, terminal);
+  addHold(program, terminal);
+  addPrune(program, terminal);
   addMigrate(program, terminal);
   return program;
 }

@@ -1,11 +1,9 @@
 import { styleText } from "node:util";
 import type { Command } from "commander";
-import type pg from "pg";
-import { createPool } from "../../postgres/database.ts";
 import { doctor } from "../../postgres/doctor.ts";
 import type { Finding } from "../../postgres/finding.ts";
 import { why } from "../../postgres/why.ts";
-import { type DatabaseOptions, databaseUrl, withDatabase, withDatabaseOptions } from "../database-address.ts";
+import { type DatabaseOptions, withDatabaseOptions, withDatabasePool } from "../database-address.ts";
 import { exitCode } from "../exit-code.ts";
 import { jsonLine } from "../layout.ts";
 import type { Terminal } from "../terminal.ts";
@@ -31,7 +29,7 @@ Examples:
   $ millrace why --json | jq .transactions`,
     )
     .action(async (options: DiagnosisOptions) => {
-      const seen = await withPool(options, terminal, (pool) => why(pool, { signal: terminal.interrupted }));
+      const seen = await withDatabasePool(options, terminal, (pool) => why(pool, { signal: terminal.interrupted }));
       await terminal.print(options.json === true ? jsonLine(seen) : findingsText(seen.findings, terminal));
     });
 }
@@ -53,25 +51,12 @@ Examples:
   $ millrace doctor --database-url postgres://feed@db.internal/shop --json`,
     )
     .action(async (options: DiagnosisOptions) => {
-      const findings = await withPool(options, terminal, (pool) => doctor(pool, { signal: terminal.interrupted }));
+      const findings = await withDatabasePool(options, terminal, (pool) =>
+        doctor(pool, { signal: terminal.interrupted }),
+      );
       await terminal.print(options.json === true ? jsonLine({ findings }) : findingsText(findings, terminal));
       if (findings.some(({ severity }) => severity === "error")) process.exitCode = exitCode.failure;
     });
-}
-
-async function withPool<T>(
-  options: DiagnosisOptions,
-  terminal: Terminal,
-  use: (pool: pg.Pool) => Promise<T>,
-): Promise<T> {
-  // A database that does not answer, or not to this role, is told as every other command tells it.
-  await withDatabase(options, terminal, () => Promise.resolve());
-  const pool = createPool({ url: await databaseUrl(options, terminal), max: 2, idleMs: 1000 });
-  try {
-    return await use(pool);
-  } finally {
-    await pool.end();
-  }
 }
 
 const marks = {

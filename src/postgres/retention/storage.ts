@@ -90,7 +90,7 @@ function settingsOf(row: Row<RetentionRow> | undefined): RetentionSettings {
 }
 
 /** Looks at all of it. Changes nothing; some milliseconds, and no lock but those of looking. */
-export async function readStorage(lease: Lease): Promise<Storage> {
+export async function readStorage(lease: Pick<Lease, "rows">): Promise<Storage> {
   const [retention] = await lease.rows<Row<RetentionRow>>(readRetention);
   const [extent] = await lease.rows<{
     readonly oldest: number | null;
