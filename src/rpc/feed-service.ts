@@ -15,7 +15,7 @@ import type { Clock } from "../core/ports.ts";
 import { createEventCodec } from "./codec.ts";
 import { responseFromFrame } from "./frames.ts";
 import { publicationFromRequest } from "./publication.ts";
-import { type Problem, statusResponse } from "./status.ts";
+import { type Problem, type StorageReport, statusResponse } from "./status.ts";
 import { streamTerms, subscriptionFromRequest } from "./subscription.ts";
 
 /** What FeedService stands on. */
@@ -24,6 +24,8 @@ export interface FeedServiceOptions {
   readonly clock: Clock;
   /** What is wrong beyond what the feed itself knows. Must answer from memory: GetStatus reads no table. */
   readonly problems: () => readonly Problem[];
+  /** What is kept, also from memory; `undefined` as long as nobody knows. Default: nobody does. */
+  readonly storage?: (() => StorageReport | undefined) | undefined;
   /** `checkpoint_interval` of streams that ask for none, in milliseconds. */
   readonly checkpointIntervalMs: number;
   readonly serverVersion: string;
@@ -44,7 +46,7 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
         ...(published.version === undefined ? {} : { version: BigInt(published.version) }),
       });
     },
-    getStatus: () => statusResponse(feed.status(), options.problems(), options.serverVersion),
+    getStatus: () => statusResponse(feed.status(), options.problems(), options.storage?.(), options.serverVersion),
   };
 }
 

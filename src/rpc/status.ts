@@ -1,10 +1,13 @@
 import { create } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromMs } from "@bufbuild/protobuf/wkt";
 import {
   FeedState,
   type GetStatusResponse,
   GetStatusResponseSchema,
+  HoldSchema,
   ProblemSchema,
+  type Storage,
+  StorageSchema,
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import type * as core from "../core/feed.ts";
 import { timestampFromMicros } from "./event-message.ts";
@@ -15,6 +18,23 @@ export interface Problem {
   readonly code: string;
   readonly message: string;
   readonly action: string;
+}
+
+/** What is kept, as of the last look. Times in milliseconds, since the Unix epoch where they are moments. */
+export interface StorageReport {
+  readonly bytes: number;
+  /** `undefined` when nothing is kept. */
+  readonly oldestSettledAtMs: number | undefined;
+  /** `undefined` is no limit. */
+  readonly settings: { readonly keepAgeMs: number | undefined; readonly keepBytes: number | undefined };
+  readonly heldBack: readonly {
+    readonly kind: string;
+    readonly name: string;
+    readonly version: number;
+    /** `undefined` for never. */
+    readonly expiresAtMs: number | undefined;
+    readonly overridden: boolean;
+  }[];
 }
 
 const states: Readonly<Record<core.FeedState, FeedState>> = {
@@ -28,6 +48,7 @@ const states: Readonly<Record<core.FeedState, FeedState>> = {
 export function statusResponse(
   status: core.FeedStatus,
   problems: readonly Problem[],
+  storage: StorageReport | undefined,
   serverVersion: string,
 ): GetStatusResponse {
   return create(GetStatusResponseSchema, {
@@ -41,8 +62,26 @@ export function statusResponse(
     logOldestVersion: BigInt(status.logOldest),
     problems: [...feedProblems(status), ...problems].map((problem) => create(ProblemSchema, problem)),
     serverVersion,
+    ...(storage === undefined ? {} : { storage: storageMessage(storage) }),
     ...(status.settledAgeMs === undefined ? {} : { settledAge: durationFromMs(Math.round(status.settledAgeMs)) }),
     ...(status.settledAtMicros === undefined ? {} : { settledAt: timestampFromMicros(status.settledAtMicros) }),
+  });
+}
+
+function storageMessage({ bytes, oldestSettledAtMs, settings, heldBack }: StorageReport): Storage {
+  const { keepAgeMs, keepBytes } = settings;
+  return create(StorageSchema, {
+    bytes: BigInt(bytes),
+    keepBytes: BigInt(keepBytes ?? 0),
+    ...(oldestSettledAtMs === undefined ? {} : { oldestSettledAt: timestampFromMs(oldestSettledAtMs) }),
+    ...(keepAgeMs === undefined ? {} : { keepAge: durationFromMs(Math.round(keepAgeMs)) }),
+    holds: heldBack.map(({ version, expiresAtMs, ...hold }) =>
+      create(HoldSchema, {
+        ...hold,
+        version: BigInt(version),
+        ...(expiresAtMs === undefined ? {} : { expiresAt: timestampFromMs(expiresAtMs) }),
+      }),
+    ),
   });
 }
 

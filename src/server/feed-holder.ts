@@ -3,7 +3,7 @@ import type { Logger } from "pino";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { EpochFeed, FeedFailure } from "../core/feed.ts";
 import { type Ancestor, EpochOver, epochChanged } from "../core/lineage.ts";
-import type { Problem } from "../rpc/status.ts";
+import type { Problem, StorageReport } from "../rpc/status.ts";
 import { waitForDatabase } from "./database-wait.ts";
 import type { FeedSlot } from "./feed-slot.ts";
 
@@ -14,6 +14,8 @@ export interface OpenedFeed {
   readonly lineage: readonly Ancestor[];
   /** What is wrong beside what the feed itself knows; answers from memory. */
   problems(): readonly Problem[];
+  /** What is kept, as it was looked at last; answers from memory. */
+  storage?(): StorageReport | undefined;
   /** Ends the feed and its store, in that order. */
   stop(): Promise<void>;
 }
@@ -63,6 +65,10 @@ export class FeedHolder {
 
   problems(): readonly Problem[] {
     return this.#held?.opened.problems() ?? [];
+  }
+
+  storage(): StorageReport | undefined {
+    return this.#held?.opened.storage?.();
   }
 
   /** Waits for the database as long as that can help; then for changes of its epoch. */

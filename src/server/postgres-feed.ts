@@ -9,7 +9,7 @@ import { look } from "../postgres/look.ts";
 import { migrate } from "../postgres/migrate.ts";
 import { createPoller } from "../postgres/poll/poller.ts";
 import { createKeeper } from "../postgres/retention/keeper.ts";
-import { readStorage, storageProblems } from "../postgres/retention/storage.ts";
+import { readStorage, type Storage, storageProblems } from "../postgres/retention/storage.ts";
 import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
 import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore, type PostgresStore } from "../postgres/store.ts";
@@ -78,9 +78,10 @@ async function openPostgresFeed(
 
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS });
   opening.defer(() => pool.end());
+  let storage: Storage | undefined;
   const monitor = createProblemMonitor(async (stopping) => {
     const sources = await listSources(pool);
-    const storage = await withLease(pool, stopping, (lease) => look(lease.client, () => readStorage(lease)));
+    storage = await withLease(pool, stopping, (lease) => look(lease.client, () => readStorage(lease)));
     const captured = sources.flatMap(({ problems }) =>
       problems.map(({ kind, message, action }) => ({ code: kind, message, action })),
     );
@@ -91,7 +92,14 @@ async function openPostgresFeed(
   await startBackground(opening, { pool, config, store, log, signal });
 
   const open = opening.move();
-  return { store, feed, lineage: store.lineage, problems: monitor.current, stop: () => open.disposeAsync() };
+  return {
+    store,
+    feed,
+    lineage: store.lineage,
+    problems: monitor.current,
+    storage: () => storage,
+    stop: () => open.disposeAsync(),
+  };
 }
 
 interface Background {

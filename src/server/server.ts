@@ -4,7 +4,7 @@ import { systemClock } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
 import { createRpcHandler, type RpcHandler } from "../rpc/handler.ts";
-import type { Problem } from "../rpc/status.ts";
+import type { Problem, StorageReport } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
 import { createCors } from "./cors.ts";
 import { FeedHolder, type OpenFeed } from "./feed-holder.ts";
@@ -52,7 +52,13 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const slot = createFeedSlot();
   const shutdown = new AbortController();
   const holder = new FeedHolder(options.openFeed ?? postgresFeedOpener(config, log), slot, log);
-  const handlers = { slot, log, shutdown: shutdown.signal, problems: () => holder.problems() };
+  const handlers = {
+    slot,
+    log,
+    shutdown: shutdown.signal,
+    problems: () => holder.problems(),
+    storage: () => holder.storage(),
+  };
   const listener = await openPort(config, handlers);
   log.info({ url: listener.url, version: serverVersion }, "listening");
   try {
@@ -106,14 +112,16 @@ interface Handlers {
   readonly log: Logger;
   readonly shutdown: AbortSignal;
   readonly problems: () => readonly Problem[];
+  readonly storage: () => StorageReport | undefined;
 }
 
-async function openPort(config: Config, { slot, log, shutdown, problems }: Handlers): Promise<Listener> {
+async function openPort(config: Config, { slot, log, shutdown, problems, storage }: Handlers): Promise<Listener> {
   let url = "";
   const rpc = createRpcHandler({
     feed: slot,
     clock: systemClock,
     problems,
+    storage,
     checkpointIntervalMs: config.checkpointIntervalMs,
     serverVersion,
     log,

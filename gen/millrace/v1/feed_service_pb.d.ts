@@ -787,6 +787,13 @@ export declare type GetStatusResponse = Message<"millrace.v1.GetStatusResponse">
    * @generated from field: string server_version = 12;
    */
   serverVersion: string;
+
+  /**
+   * What is kept in the database, as of some seconds ago. Absent before this replica first looked.
+   *
+   * @generated from field: millrace.v1.Storage storage = 13;
+   */
+  storage?: Storage | undefined;
 };
 
 /**
@@ -794,6 +801,102 @@ export declare type GetStatusResponse = Message<"millrace.v1.GetStatusResponse">
  * Use `create(GetStatusResponseSchema)` to create a new message.
  */
 export declare const GetStatusResponseSchema: GenMessage<GetStatusResponse>;
+
+/**
+ * What is kept, and for how long.
+ *
+ * @generated from message millrace.v1.Storage
+ */
+export declare type Storage = Message<"millrace.v1.Storage"> & {
+  /**
+   * Of all events in the database with their indexes.
+   *
+   * @generated from field: uint64 bytes = 1;
+   */
+  bytes: bigint;
+
+  /**
+   * When `oldest_version` settled, by the database's clock. Absent when nothing is kept.
+   *
+   * @generated from field: google.protobuf.Timestamp oldest_settled_at = 2;
+   */
+  oldestSettledAt?: Timestamp | undefined;
+
+  /**
+   * Events older than this may go. Absent: they stay for ever.
+   *
+   * @generated from field: google.protobuf.Duration keep_age = 3;
+   */
+  keepAge?: Duration | undefined;
+
+  /**
+   * The oldest events go while `bytes` is above this. 0 means no limit.
+   *
+   * @generated from field: uint64 keep_bytes = 4;
+   */
+  keepBytes: bigint;
+
+  /**
+   * Who holds history back, whoever needs most of it first.
+   *
+   * @generated from field: repeated millrace.v1.Hold holds = 5;
+   */
+  holds: Hold[];
+};
+
+/**
+ * Describes the message millrace.v1.Storage.
+ * Use `create(StorageSchema)` to create a new message.
+ */
+export declare const StorageSchema: GenMessage<Storage>;
+
+/**
+ * A claim on history: the events after `version` are kept, up to a cap.
+ *
+ * @generated from message millrace.v1.Hold
+ */
+export declare type Hold = Message<"millrace.v1.Hold"> & {
+  /**
+   * What holds it, for example `hold`.
+   *
+   * @generated from field: string kind = 1;
+   */
+  kind: string;
+
+  /**
+   * Its name.
+   *
+   * @generated from field: string name = 2;
+   */
+  name: string;
+
+  /**
+   * The events after it are claimed; exclusive.
+   *
+   * @generated from field: uint64 version = 3;
+   */
+  version: bigint;
+
+  /**
+   * When the claim ends by itself. Absent: never.
+   *
+   * @generated from field: google.protobuf.Timestamp expires_at = 4;
+   */
+  expiresAt?: Timestamp | undefined;
+
+  /**
+   * Some of what is claimed is gone: it was past the cap.
+   *
+   * @generated from field: bool overridden = 5;
+   */
+  overridden: boolean;
+};
+
+/**
+ * Describes the message millrace.v1.Hold.
+ * Use `create(HoldSchema)` to create a new message.
+ */
+export declare const HoldSchema: GenMessage<Hold>;
 
 /**
  * One thing that is wrong, and what to do about it.

@@ -1,6 +1,6 @@
 import { durationMs, timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
-import { FeedState, type GetStatusResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { FeedState, type GetStatusResponse, type Storage } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { connectFeed, serverUrl } from "../feed-client.ts";
 import { columns, duration, jsonLine, size } from "../layout.ts";
 import type { Terminal } from "../terminal.ts";
@@ -46,6 +46,7 @@ function statusJson(url: string, status: GetStatusResponse): unknown {
     logBytes: status.logBytes,
     logEvents: status.logEvents,
     logOldestVersion: status.logOldestVersion,
+    storage: status.storage === undefined ? null : storageJson(status.storage),
     problems: status.problems.map(({ code, message, action }) => ({ code, message, action })),
     serverVersion: status.serverVersion,
   };
@@ -61,9 +62,45 @@ function statusText(url: string, status: GetStatusResponse): string {
     ["last commit", status.settledAt === undefined ? "none yet" : timestampDate(status.settledAt).toISOString()],
     ["streams", String(status.streams)],
     ["log", `${status.logEvents} events, ${size(Number(status.logBytes))}`],
+    ...storageRows(status.storage),
   ];
   const problems = status.problems.map(({ code, message, action }) => `\n${code}: ${message}\n  ${action}\n`);
   return columns(rows) + problems.join("");
+}
+
+function storageJson({ bytes, oldestSettledAt, keepAge, keepBytes, holds }: Storage): unknown {
+  return {
+    bytes,
+    oldestSettledAt: oldestSettledAt === undefined ? null : timestampDate(oldestSettledAt).toISOString(),
+    keepAgeMs: keepAge === undefined ? null : durationMs(keepAge),
+    keepBytes: keepBytes === 0n ? null : keepBytes,
+    holds: holds.map(({ kind, name, version, expiresAt, overridden }) => ({
+      kind,
+      name,
+      version,
+      expiresAt: expiresAt === undefined ? null : timestampDate(expiresAt).toISOString(),
+      overridden,
+    })),
+  };
+}
+
+function storageRows(storage: Storage | undefined): readonly (readonly string[])[] {
+  if (storage === undefined) return [];
+  const { bytes, oldestSettledAt, keepAge, keepBytes, holds } = storage;
+  const limits = [
+    ...(keepAge === undefined ? [] : [duration(durationMs(keepAge))]),
+    ...(keepBytes === 0n ? [] : [size(Number(keepBytes))]),
+  ];
+  return [
+    ["outbox", `${size(Number(bytes))}, kept ${limits.length === 0 ? "for ever" : limits.join(" or ")}`],
+    ["oldest", oldestSettledAt === undefined ? "none kept" : timestampDate(oldestSettledAt).toISOString()],
+    ...holds.map(({ kind, name, version, expiresAt, overridden }) => [
+      "held back",
+      `by ${kind} ${name}, after version ${version}${
+        expiresAt === undefined ? "" : `, until ${timestampDate(expiresAt).toISOString()}`
+      }${overridden ? "; past the cap: some of it is gone" : ""}`,
+    ]),
+  ];
 }
 
 function versions({ oldestVersion, headVersion }: GetStatusResponse): string {
