@@ -10,13 +10,13 @@ import { type Polling, type PollingProblem, pollingProblems } from "./poll/polli
 import { queryError } from "./query-error.ts";
 import { listedSources } from "./statements/list-sources.ts";
 
-/** What to watch and how. Defaults are those of `millrace.watch`. */
+/** What to watch and how. What is not given stays as it was when the table was watched before. */
 export interface WatchRequest {
   /** `orders`, `shop.orders` or `"Order Items"`, as in SQL. A bare name is looked up in the role's search path. */
   readonly table: string;
   /** A topic, or a template over columns: `orders.{region}`. Default: the table's name. */
   readonly topic?: string;
-  /** Default: the primary key. */
+  /** Default: the primary key, or the columns of the index that is the replica identity. */
   readonly keyColumns?: readonly string[];
   /** The only columns in images; those of the key and the topic always are. Default: all. */
   readonly include?: readonly string[];
@@ -26,7 +26,16 @@ export interface WatchRequest {
   readonly beforeValues?: boolean;
   /** Whether TRUNCATE is an event. Default true. */
   readonly captureTruncate?: boolean;
+  /**
+   * `strict` keeps the order of the changes whatever other triggers do: events are written at commit. Until then each takes
+   * memory, and TRUNCATE and ALTER TABLE of a table fail in a transaction that has changed it. Default `trigger`.
+   */
+  readonly capture?: "trigger" | "strict";
+  /** Whether what is not given becomes the default, also where it was set before. Default false. */
+  readonly reset?: boolean;
 }
+
+type TriggerSettings = "beforeValues" | "captureTruncate" | "capture" | "reset";
 
 /** How to wait for a table's lock. */
 export interface LockOptions {
@@ -98,14 +107,19 @@ export async function watchTable(
   return await begin(
     database,
     request,
-    "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7)",
-    [request.beforeValues ?? true, request.captureTruncate ?? true],
+    "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7, $8, $9)",
+    [
+      request.beforeValues ?? null,
+      request.captureTruncate ?? null,
+      request.capture ?? null,
+      request.reset ?? false,
+    ],
     options,
   );
 }
 
 /** What to poll and how. Defaults are those of `millrace.poll`. */
-export interface PollRequest extends Omit<WatchRequest, "beforeValues" | "captureTruncate"> {
+export interface PollRequest extends Omit<WatchRequest, TriggerSettings> {
   /** Rises with every change: a number, or a time of change. */
   readonly column: string;
   /** True, or not null, in rows that are deleted softly. Default: deletions go unseen. */
@@ -130,7 +144,7 @@ export async function pollTable(database: pg.Client, request: PollRequest, optio
 
 async function begin(
   database: pg.Client,
-  request: Omit<WatchRequest, "beforeValues" | "captureTruncate">,
+  request: Omit<WatchRequest, TriggerSettings>,
   statement: string,
   further: readonly unknown[],
   options: LockOptions,

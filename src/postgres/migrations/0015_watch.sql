@@ -175,10 +175,8 @@ begin
   if not coalesce(register_source.reset, false) then
     select * into earlier from millrace.source s where s.relid = target;
   end if;
-  include := coalesce(include, array(select c from unnest(earlier.included_columns) c
-    where c = any (millrace.image_columns(target)) and earlier.included_columns is not null));
-  if include = '{}' and register_source.include is null and earlier.included_columns is null then
-    include := null;
+  if include is null and earlier.included_columns is not null then
+    include := array(select c from unnest(earlier.included_columns) c where c = any (millrace.image_columns(target)));
   end if;
   exclude := coalesce(exclude, array(select c from unnest(earlier.excluded_columns) c where c <> all (millrace.virtual_columns(target))));
   wanted.relid := target;
