@@ -73,13 +73,13 @@ function storageMessage({ bytes, oldestSettledAtMs, settings, heldBack }: Storag
   return create(StorageSchema, {
     bytes: BigInt(bytes),
     keepBytes: BigInt(keepBytes ?? 0),
-    ...(oldestSettledAtMs === undefined ? {} : { oldestSettledAt: timestampFromMs(oldestSettledAtMs) }),
+    ...(oldestSettledAtMs === undefined ? {} : { oldestSettledAt: timestampFromMs(Math.round(oldestSettledAtMs)) }),
     ...(keepAgeMs === undefined ? {} : { keepAge: durationFromMs(Math.round(keepAgeMs)) }),
     holds: heldBack.map(({ version, expiresAtMs, ...hold }) =>
       create(HoldSchema, {
         ...hold,
         version: BigInt(version),
-        ...(expiresAtMs === undefined ? {} : { expiresAt: timestampFromMs(expiresAtMs) }),
+        ...(expiresAtMs === undefined ? {} : { expiresAt: timestampFromMs(Math.round(expiresAtMs)) }),
       }),
     ),
   });
