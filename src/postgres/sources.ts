@@ -108,12 +108,7 @@ export async function watchTable(
     database,
     request,
     "select from millrace.watch($1::oid::regclass, $2, $3::text[], $4::text[], $5::text[], $6, $7, $8, $9)",
-    [
-      request.beforeValues ?? null,
-      request.captureTruncate ?? null,
-      request.capture ?? null,
-      request.reset ?? false,
-    ],
+    [request.beforeValues ?? null, request.captureTruncate ?? null, request.capture ?? null, request.reset ?? false],
     options,
   );
 }
@@ -208,7 +203,7 @@ function sourceFromRow(row: ListedSource): Source {
     includedColumns,
     withoutTrigger,
     switchedOff,
-    truncateSeen,
+    truncateUnseen,
     goneColumns,
     nullableKeys,
     unlogged,
@@ -249,7 +244,7 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
     yield* pollingProblems(row.table, row.polling);
     return;
   }
-  const again = `Run \`millrace watch ${row.table}\` again with its options, and take a new snapshot: changes were missed.`;
+  const again = `Run \`millrace watch ${row.table}\` again, and take a new snapshot: changes were missed.`;
   for (const table of row.withoutTrigger) {
     yield { kind: "TRIGGER_MISSING", message: `Changes of ${table} are not captured: no trigger.`, action: again };
   }
@@ -260,14 +255,14 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
       action: again,
     };
   }
-  if (!row.truncateSeen) {
-    yield { kind: "TRUNCATE_UNSEEN", message: `TRUNCATE of ${row.table} is not captured.`, action: again };
+  for (const table of row.truncateUnseen) {
+    yield { kind: "TRUNCATE_UNSEEN", message: `TRUNCATE of ${table} is not captured.`, action: again };
   }
   if (row.goneColumns.length > 0) {
     yield {
       kind: "COLUMN_GONE",
       message: `${row.table} has no column ${row.goneColumns.join(", ")} any more: its events carry millrace-drift.`,
-      action: `Run \`millrace watch ${row.table}\` again with the columns that it has now.`,
+      action: `Run \`millrace watch ${row.table}\` again with the columns that it has now (--key, --topic, --exclude), or with --reset.`,
     };
   }
   if (row.nullableKeys.length > 0) {

@@ -1,4 +1,4 @@
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { FeedError } from "../../core/errors.ts";
 import {
   type LockOptions,
@@ -19,8 +19,10 @@ interface WatchOptions extends DatabaseOptions {
   readonly key?: readonly string[];
   readonly include?: readonly string[];
   readonly exclude?: readonly string[];
-  readonly before: boolean;
-  readonly truncate: boolean;
+  readonly before?: boolean;
+  readonly truncate?: boolean;
+  readonly order?: "default" | "strict";
+  readonly reset?: boolean;
   readonly json?: boolean;
 }
 
@@ -31,18 +33,31 @@ export function addWatch(program: Command, terminal: Terminal): void {
     .description("make every committed change of a table an event, from now on")
     .argument("<table>", "as SQL names it: orders, shop.orders")
     .option("--topic <name>", "a name, or a template over columns: orders.{region} (default: the table's name)")
-    .option("--key <columns>", "comma-separated (default: the primary key)", commaList)
+    .option("--key <columns>", "comma-separated (default: the primary key, or the replica identity's index)", commaList)
     .option("--include <columns>", "the only columns in events, beside those of key and topic", commaList)
     .option("--exclude <columns>", "columns that stay out of events", commaList)
-    .option("--no-before", "leave the old row out of UPDATE and DELETE")
-    .option("--no-truncate", "do not tell of TRUNCATE");
+    .option("--before", "carry the old row in UPDATE and DELETE (default)")
+    .option("--no-before", "leave it out")
+    .option("--truncate", "tell of TRUNCATE (default)")
+    .option("--no-truncate", "do not")
+    .addOption(
+      new Option("--order <order>", "strict: in the order of the changes, whatever other triggers do").choices([
+        "default",
+        "strict",
+      ]),
+    )
+    .option("--reset", "forget what was set before: what is not given becomes the default");
   withDatabaseOptions(command)
     .option("--json", "print the source as a JSON object")
     .addHelpText(
       "after",
       `
-For the table's owner. Again with other options to change them. Locks the table against writers for a moment: waits at
-most a second for it, tries again for some two minutes, and says who is in the way.
+For the table's owner. Again with other options to change them: what is not given stays as it was. Locks the table against
+writers for a moment: waits at most a second for it, tries again for some two minutes, and says who is in the way.
+
+--order strict is for tables whose own triggers change rows of the same table: without it the older change of a row may be
+told last. It has a price: events are written at commit and take memory until then, and TRUNCATE and ALTER TABLE of the
+table fail in a transaction that has changed it.
 
 Examples:
   $ millrace watch orders
@@ -63,7 +78,10 @@ async function watch(table: string, options: WatchOptions, terminal: Terminal): 
 /** The database's hint is SQL; here there is an option. */
 function keyAsOption(error: unknown): never {
   if (!(error instanceof FeedError) || !error.action.includes("key_columns =>")) throw error;
-  const action = "Name columns that tell its rows apart: --key a,b.";
+  const candidates = [...error.action.matchAll(/key_columns => '\{(.*?)\}'/g)].map(([, names]) => `--key ${names}`);
+  const action = error.action.startsWith("Unique")
+    ? `Unique and never null are: ${candidates.join(" or ")}.`
+    : "Name columns that tell its rows apart: --key a,b.";
   throw new FeedError(error.code, error.message, action, { ...error.detail, cause: error });
 }
 
@@ -73,8 +91,10 @@ function requested(options: WatchOptions): Omit<WatchRequest, "table"> {
     ...(options.key === undefined ? {} : { keyColumns: options.key }),
     ...(options.include === undefined ? {} : { include: options.include }),
     ...(options.exclude === undefined ? {} : { exclude: options.exclude }),
-    beforeValues: options.before,
-    captureTruncate: options.truncate,
+    ...(options.before === undefined ? {} : { beforeValues: options.before }),
+    ...(options.truncate === undefined ? {} : { captureTruncate: options.truncate }),
+    ...(options.order === undefined ? {} : { capture: options.order === "strict" ? "strict" : "trigger" }),
+    ...(options.reset === undefined ? {} : { reset: options.reset }),
   };
 }
 

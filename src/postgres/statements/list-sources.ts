@@ -12,8 +12,8 @@ const capture = sql`pg_catalog.to_regproc(pg_catalog.concat('millrace.capture_',
  * Watched tables as they are now, by name; for a transaction that only looks.
  *
  * Health is judged by the catalog: each table and each of its partitions must carry the row trigger with the source's own
- * function, ENABLE ALWAYS, without a condition; the table itself the one for TRUNCATE too, where that is captured. A table
- * that came in the place of one that is gone, by a restore for instance, has another oid, and perhaps its triggers too,
+ * function, ENABLE ALWAYS, without a condition, deferred if and only if capture is strict; and the one for TRUNCATE too,
+ * where that is captured. A table that came in the place of one that is gone, by a restore for instance, has another oid, and perhaps its triggers too,
  * which tell nothing of a table that they were not made for.
  */
 export const listedSources = catalog
@@ -41,14 +41,17 @@ export const listedSources = catalog
         where ${called} = s.name and c.relkind in ('r', 'p'))`.as("replaced"),
     sql<readonly string[]>`array(select ${called} from ${tables}
       where not exists (select from pg_catalog.pg_trigger t where t.tgrelid = p.relid and t.tgname = '!millrace_row'
-        and t.tgfoid = ${capture} and t.tgtype = 29 and t.tgqual is null and t.tgattr = '')
+        and t.tgfoid = ${capture} and t.tgtype = 29 and t.tgqual is null and t.tgattr = ''
+        and t.tginitdeferred = (s.capture = 'strict'))
       order by p.level, c.relname)`.as("withoutTrigger"),
     sql<readonly string[]>`array(select ${called} from ${tables}
       join pg_catalog.pg_trigger t on t.tgrelid = p.relid and t.tgname = '!millrace_row'
       where t.tgenabled <> 'A' order by p.level, c.relname)`.as("switchedOff"),
-    sql<boolean>`not s.capture_truncate or exists (select from pg_catalog.pg_trigger t
-      where t.tgrelid = s.relid and t.tgname = '!millrace_truncate'
-        and t.tgfoid = ${capture} and t.tgtype = 32 and t.tgenabled = 'A')`.as("truncateSeen"),
+    sql<readonly string[]>`array(select ${called} from ${tables}
+      where s.capture_truncate and not exists (select from pg_catalog.pg_trigger t
+        where t.tgrelid = p.relid and t.tgname = '!millrace_truncate'
+          and t.tgfoid = ${capture} and t.tgtype = 32 and t.tgenabled = 'A')
+      order by p.level, c.relname)`.as("truncateUnseen"),
     sql<readonly string[]>`array(select k from unnest(s.key_columns || s.topic_columns || s.excluded_columns) k
       where not exists (select from pg_catalog.pg_attribute a
         where a.attrelid = s.relid and a.attname = k and not a.attisdropped))`.as("goneColumns"),
