@@ -285,39 +285,23 @@ begin
 end $$;
 comment on function millrace.poll_failed(int, text) is 'Notes why a look failed; the next one is later and later, at most by a minute. Part of the server.';
 
--- A cast to json is a function of whoever owns the type, and an image calls it.
-create function millrace.assert_plain_images(target regclass) returns void
-language plpgsql stable set search_path = pg_catalog, pg_temp as $$
-declare
-  found_type regtype;
-begin
-  with recursive part(oid) as (
-    select a.atttypid from pg_attribute a
-    where a.attrelid = target and a.attnum > 0 and not a.attisdropped and a.atttypid >= 16384
-    union
-    select x.oid
-    from part, lateral (
-      select t.typelem as oid from pg_type t where t.oid = part.oid
-      union all select t.typbasetype from pg_type t where t.oid = part.oid
-      union all select a.atttypid from pg_type t join pg_attribute a on a.attrelid = t.typrelid
-        where t.oid = part.oid and a.attnum > 0 and not a.attisdropped
-    ) x
-    where x.oid >= 16384
-  )
-  select c.castsource into found_type from pg_cast c
-  where c.casttarget in ('json'::regtype, 'jsonb'::regtype) and c.castfunc >= 16384 and c.castsource in (select p.oid from part p) limit 1;
-  if found_type is not null then
-    raise exception '% has a column of type %, which somebody made a cast to json', target, found_type
-      using errcode = '0A000', hint = 'Drop the cast: its function would run as the server.';
-  end if;
-end $$;
-comment on function millrace.assert_plain_images(regclass) is 'Raises when building an image would call functions of users. Part of polling.';
+create function millrace.is_unique(target oid, columns text[]) returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (
+    select from pg_index i
+    where i.indrelid = target and i.indisunique and i.indimmediate and i.indisvalid and i.indpred is null and i.indexprs is null
+      and not exists (
+        select from unnest(i.indkey::int2[]) with ordinality k(attnum, place)
+        where k.place <= i.indnkeyatts and not exists (
+          select from pg_attribute a where a.attrelid = target and a.attnum = k.attnum and a.attname = any (columns))))
+$$;
+comment on function millrace.is_unique(oid, text[]) is 'Whether no two rows are the same in these columns. Part of polling.';
 
 -- One batch of one source, for a server: reads with the rights of whoever calls it, so that code of others (there should be
 -- none) never runs as Millrace's owner, and writes through poll_write. Alone in a transaction that is READ COMMITTED: each
 -- statement must see more than the horizon's snapshot did. `told` is null when it was not due, or not free.
 create function millrace.poll_batch(
-  source int, expected_epoch uuid, max_rows int default 2000, max_bytes bigint default 8388608, out told int, out more boolean
+  source int, expected_epoch uuid, max_rows int default 5000, max_bytes bigint default 8388608, out told int, out more boolean
 ) language plpgsql volatile set search_path = pg_catalog, pg_temp
 set timezone = 'UTC' set datestyle = 'ISO, YMD' set intervalstyle = 'iso_8601' set bytea_output = 'hex'
 set extra_float_digits = 1 set lc_monetary = 'C' set quote_all_identifiers = off set standard_conforming_strings = on
@@ -333,6 +317,8 @@ declare
   xids bigint[] := '{}';
   hashes bigint[] := '{}';
   bytes bigint := 0;
+  escape constant text := chr(92) || 'u';
+  expression record;
   last_value text;
   last_keys text[];
 begin
@@ -350,25 +336,27 @@ begin
   -- What the name means is settled by the lock: nobody can put a view in the table's place while it is held.
   perform millrace.lock_polled(s.relid);
   perform millrace.assert_pollable(s.relid);
-  perform millrace.assert_plain_images(s.relid);
   perform millrace.assert_columns(s.relid, 'events', s.key_columns || s.topic_columns || s.excluded_columns);
   if millrace.poll_type(s.relid, p.column_name, 'polling') <> p.column_type then
     raise exception 'column % of % has another type now', p.column_name, s.name
       using errcode = '42804', hint = 'Watch it again.';
   end if;
+  select e.image, e.guard into expression from millrace.image_expression(s, '(v.whole)') e;
   for r in execute format(
     'select v.xid, format(''%%s'', v.value) as value, v.keys, hashtextextended(v.keys::text, 0) as hash, v.gone, v.whole, '
-      'millrace.row_image(v.whole, %L::text[], %L::text[]) as image from (select v.* from (%s) v where v.xid >= %s '
+      'case when %s then %s else millrace.row_image(v.whole, %L::text[], %L::text[]) end as image from (select v.* from (%s) v where v.xid >= %s '
       'and not exists (select from millrace.poll_told m where m.source_id = %s and m.xid = v.xid '
       'and m.key_hash = hashtextextended(v.keys::text, 0)) %s '
-      'order by v.value, v.keys collate "C" fetch first %s rows with ties) v',
-    s.excluded_columns, s.included_columns,
+      'order by v.value, v.keys collate "C" %s) v',
+    coalesce(expression.guard, 'true'), expression.image, s.excluded_columns, s.included_columns,
     millrace.poll_candidates(s.relid, p.column_name, p.column_type, p.deleted_column, s.key_columns,
       coalesce(p.round_value, p.round_low), pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1048576),
     p.horizon, source,
     case when p.round_value is not null then
       format('and (v.value, v.keys collate "C") > (%L::%s, %L::text[])', p.round_value, p.column_type, p.round_keys) end,
-    max_rows)
+    -- LIMIT sorts no more than that many; rows that nothing tells apart must come together, or some would be passed over.
+    case when millrace.is_unique(s.relid, s.key_columns) then format('limit %s', max_rows)
+      else format('fetch first %s rows with ties', max_rows) end)
   loop
     -- Not between rows that nothing tells apart: the next batch begins after them.
     more := (bytes >= max_bytes or told >= max_rows) and (r.value, r.keys) is distinct from (last_value, last_keys);
@@ -378,8 +366,10 @@ begin
         using errcode = '54000', hint = 'At most 64 MiB: leave the large column out of events.';
     end if;
     told := told + 1;
-    topics := topics || millrace.topic_of(r.whole, r.image, s.topic, s.topic_columns);
-    keys := keys || millrace.key_of(r.whole, r.image, s.key_columns);
+    topics := topics || case when s.topic_columns = '{}' then s.topic
+      else millrace.topic_of(r.whole, r.image, s.topic, s.topic_columns) end;
+    keys := keys || case when cardinality(s.key_columns) = 1 and strpos(r.image::text, escape) = 0 then r.image ->> s.key_columns[1]
+      else millrace.key_of(r.whole, r.image, s.key_columns) end;
     images := images || r.image;
     gone := gone || r.gone;
     xids := xids || r.xid;
@@ -416,10 +406,10 @@ comment on function millrace.lock_polled(regclass) is 'Locks a table against DDL
 
 insert into millrace.permission (capability, function)
 select 'server', unnest('{poll_batch,poll_claim,poll_write,poll_failed,poll_candidates,poll_type,assert_pollable,'
-  'assert_plain_images,lock_polled,lock_holders,assert_columns,image_columns}'::name[]);
+  'is_unique,lock_polled,lock_holders,assert_columns,image_columns}'::name[]);
 
-revoke all on function millrace.assert_pollable(regclass), millrace.assert_plain_images(regclass), millrace.poll_type(regclass, text, text),
+revoke all on function millrace.assert_pollable(regclass), millrace.poll_type(regclass, text, text),
   millrace.poll_candidates(regclass, text, text, text, text[], text, bigint), millrace.poll_later(text, text, text),
   millrace.poll_start(int, interval, bigint, timestamptz), millrace.poll_claim(int, uuid),
   millrace.poll_write(int, text[], text[], json[], boolean[], bigint[], bigint[], text, text[], boolean),
-  millrace.poll_failed(int, text), millrace.poll_batch(int, uuid, int, bigint), millrace.lock_polled(regclass) from public;
+  millrace.poll_failed(int, text), millrace.poll_batch(int, uuid, int, bigint), millrace.lock_polled(regclass), millrace.is_unique(oid, text[]) from public;

@@ -262,13 +262,13 @@ language sql stable security definer set search_path = pg_catalog, pg_temp as $$
     'everyMs', round(extract(epoch from p.every) * 1000), 'overlapMs', round(extract(epoch from p.overlap) * 1000),
     'sinceLookMs', round(extract(epoch from clock_timestamp() - p.polled_at) * 1000),
     'failingMs', round(extract(epoch from clock_timestamp() - p.failing_since) * 1000), 'failure', p.failure)
-  from millrace.poll p where p.source_id = source
+  from millrace.poll p join millrace.source s on s.id = p.source_id and s.capture = 'poll' where p.source_id = source
 $$;
 comment on function millrace.polling(int) is 'How a source is polled and how that goes; null when it is not.';
 
 insert into millrace.permission (capability, function)
 select 'watcher', unnest('{poll,unpoll,register_poll,release_poll,assert_pollable,poll_type,poll_candidates,lock_polled,'
-  'lock_holders,default_key,assert_key,assert_columns,image_columns,warn_of_polling,polling}'::name[])
+  'lock_holders,default_key,assert_key,key_candidates,assert_columns,image_columns,warn_of_polling,polling}'::name[])
 union all select 'server', 'polling'
 on conflict do nothing;
 

@@ -13,7 +13,10 @@ export interface PollerOptions {
   readonly epoch: string;
   /** Sources looked at at the same time, a connection each. Default 2. */
   readonly lanes?: number | undefined;
-  /** Rows of one transaction. Default 2,000; fewer when they are large. */
+  /**
+   * Rows of one transaction. Default 5,000; fewer when they are large; up to ten times as many where a transaction takes more
+   * than a second, for each sorts all rows of its last moment anew.
+   */
   readonly maxRows?: number | undefined;
   /** Told of a failure when it is another than the source's last one. */
   readonly report?: ((message: string, error?: unknown) => void) | undefined;
@@ -28,6 +31,8 @@ const longestPauseMs = 1000;
 const idlePauseMs = 5000;
 /** What one batch may read, and how long it may take; twice as long after each failure, up to the last. */
 const maxBytes = 8 * 1024 * 1024;
+const growBeyondMs = 1000;
+const mostGrowth = 10;
 const firstTimeoutMs = 30_000;
 const lastTimeoutMs = 600_000;
 
@@ -50,6 +55,8 @@ class Poller implements Service {
   readonly #stopping = new AbortController();
   readonly #pool: pg.Pool;
   readonly #reasons = new Map<number, string>();
+  /** How many times as many rows as usual a source's batches have. */
+  readonly #growth = new Map<number, number>();
   /** Sources that a lane is at. */
   readonly #taken = new Set<number>();
   readonly #lanes: Promise<void>[] = [];
@@ -105,12 +112,17 @@ class Poller implements Service {
 
   /** One batch. False when another server is at it. */
   async #poll({ id, failures }: DuePoll): Promise<boolean> {
-    const { epoch, maxRows = 2000, onTold, onBatch } = this.#options;
+    const { epoch, maxRows: usual = 5000, onTold, onBatch } = this.#options;
+    const growth = this.#growth.get(id) ?? 1;
+    const maxRows = usual * growth;
+    const began = performance.now();
     const { signal } = this.#stopping;
     const statementTimeoutMs = Math.min(firstTimeoutMs * 2 ** failures, lastTimeoutMs);
     try {
       const told = await batch(this.#pool, id, epoch, { maxRows, maxBytes, statementTimeoutMs }, signal);
       this.#reasons.delete(id);
+      if (told !== maxRows) this.#growth.delete(id);
+      else if (performance.now() - began > growBeyondMs) this.#growth.set(id, Math.min(2 * growth, mostGrowth));
       if (told !== undefined && told > 0) onTold?.(told);
       onBatch?.(id, told);
       return told !== undefined;
