@@ -131,8 +131,13 @@ export async function pollTable(database: pg.Client, request: PollRequest, optio
     database,
     request,
     `select from millrace.poll($1::oid::regclass, $6, $2, $3::text[], $4::text[], $5::text[], $7,
-      $8 * interval '1 ms', $9 * interval '1 ms')`,
-    [request.column, request.deletedColumn ?? null, request.everyMs ?? 1000, request.overlapMs ?? 60_000],
+      $8::pg_catalog.interval, $9::pg_catalog.interval)`,
+    [
+      request.column,
+      request.deletedColumn ?? null,
+      `${request.everyMs ?? 1000} ms`,
+      `${request.overlapMs ?? 60_000} ms`,
+    ],
     options,
   );
 }

@@ -3,16 +3,19 @@ import { FeedError } from "../../core/errors.ts";
 import {
   type LockOptions,
   listSources,
+  type PollRequest,
+  pollTable,
   type Source,
   unwatchTable,
   type WatchRequest,
   watchTable,
 } from "../../postgres/sources.ts";
 import { type DatabaseOptions, withDatabase, withDatabaseOptions } from "../database-address.ts";
+import { usageFailure } from "../failure.ts";
 import { columns, jsonLine } from "../layout.ts";
 import { assertTable } from "../table-name.ts";
 import type { Terminal } from "../terminal.ts";
-import { commaList } from "./option-values.ts";
+import { commaList, timeSpan } from "./option-values.ts";
 
 interface WatchOptions extends DatabaseOptions {
   readonly topic?: string;
@@ -23,6 +26,10 @@ interface WatchOptions extends DatabaseOptions {
   readonly truncate?: boolean;
   readonly order?: "default" | "strict";
   readonly reset?: boolean;
+  readonly poll?: string;
+  readonly every?: number;
+  readonly overlap?: number;
+  readonly deleted?: string;
   readonly json?: boolean;
 }
 
@@ -46,7 +53,11 @@ export function addWatch(program: Command, terminal: Terminal): void {
         "strict",
       ]),
     )
-    .option("--reset", "forget what was set before: what is not given becomes the default");
+    .option("--reset", "forget what was set before: what is not given becomes the default")
+    .option("--poll <column>", "without triggers: look from time to time for rows in which this column has risen")
+    .option("--every <time>", "with --poll: time between looks (default: 1s)", timeSpan("--every"))
+    .option("--overlap <time>", "with --poll: how long a transaction may take (default: 1min)", timeSpan("--overlap"))
+    .option("--deleted <column>", "with --poll: true, or not null, in rows that are deleted");
   withDatabaseOptions(command)
     .option("--json", "print the source as a JSON object")
     .addHelpText(
@@ -59,8 +70,13 @@ writers for a moment: waits at most a second for it, tries again for some two mi
 told last. It has a price: events are written at commit and take memory until then, and TRUNCATE and ALTER TABLE of the
 table fail in a transaction that has changed it.
 
+--poll is for tables that may have no triggers. It needs SELECT and no ownership, for this role and for the server's. Deleted
+rows go unseen unless a column says so, several changes between two looks are one event, and no event has the old row. What
+is not given becomes the default.
+
 Examples:
   $ millrace watch orders
+  $ millrace watch invoices --poll updated_at --deleted deleted_at
   $ millrace watch shop.orders --topic 'orders.{region}' --key region,id --exclude card_number`,
     )
     .action((table: string, options: WatchOptions) => watch(table, options, terminal));
@@ -69,10 +85,40 @@ Examples:
 async function watch(table: string, options: WatchOptions, terminal: Terminal): Promise<void> {
   const source = await withDatabase(options, terminal, async (client) => {
     await assertTable(client, table);
-    return watchTable(client, { table, ...requested(options) }, lockOptions(terminal)).catch(keyAsOption);
+    const begun =
+      options.poll === undefined
+        ? watchTable(client, { table, ...requested(withoutPolling(options)) }, lockOptions(terminal))
+        : pollTable(client, { table, ...polled(options, options.poll) }, lockOptions(terminal));
+    return begun.catch(keyAsOption);
   });
   const text = `watching ${source.table ?? table} as ${source.topic}, by ${source.keyColumns.join(", ")}\n`;
   await terminal.print(options.json === true ? jsonLine(source) : text);
+}
+
+function withoutPolling(options: WatchOptions): WatchOptions {
+  const { every, overlap, deleted } = options;
+  const stray = Object.entries({ every, overlap, deleted }).find(([, value]) => value !== undefined);
+  if (stray === undefined) return options;
+  throw usageFailure(
+    `--${stray[0]} is for polling.`,
+    "Name the column that rises with every change: --poll updated_at.",
+  );
+}
+
+function polled(options: WatchOptions, column: string): Omit<PollRequest, "table"> {
+  const { topic, key, include, exclude, every, overlap, deleted, before, truncate, order, reset } = options;
+  const stray = Object.entries({ before, truncate, order, reset }).find(([, value]) => value !== undefined);
+  if (stray !== undefined) throw usageFailure(`--${stray[0]} is for triggers, which --poll does without.`);
+  return {
+    column,
+    ...(topic === undefined ? {} : { topic }),
+    ...(key === undefined ? {} : { keyColumns: key }),
+    ...(include === undefined ? {} : { include }),
+    ...(exclude === undefined ? {} : { exclude }),
+    ...(every === undefined ? {} : { everyMs: every }),
+    ...(overlap === undefined ? {} : { overlapMs: overlap }),
+    ...(deleted === undefined ? {} : { deletedColumn: deleted }),
+  };
 }
 
 /** The database's hint is SQL; here there is an option. */
@@ -142,11 +188,15 @@ export function addSources(program: Command, terminal: Terminal): void {
 
 function sourcesText(sources: readonly Source[]): string {
   if (sources.length === 0) return "no table is watched: `millrace watch TABLE`\n";
-  const rows = sources.map(({ table, watchedAs, topic, keyColumns, state, problems }) => [
+  const rows = sources.map(({ table, watchedAs, topic, keyColumns, polling, state, problems }) => [
     table ?? watchedAs,
     topic,
     keyColumns.join(", "),
-    [state, ...new Set(problems.map(({ kind }) => kind))].join(" "),
+    [
+      state,
+      ...(polling === undefined ? [] : [`polled by ${polling.column}`]),
+      ...new Set(problems.map(({ kind }) => kind)),
+    ].join(" "),
   ]);
   const problems = sources.flatMap((source) => source.problems);
   const details = problems.map(({ kind, message, action }) => `\n${kind}: ${message}\n  ${action}\n`);
