@@ -1,0 +1,258 @@
+import type pg from "pg";
+import { Client } from "pg";
+import { migrate } from "../../src/postgres/migrate.ts";
+import { type ClusterOptions, createCluster, type TestCluster } from "../support/cluster.ts";
+import { type ServerProcess, startServerProcess } from "../support/server-process.ts";
+import { createRandom, type Random } from "../support/workload/random.ts";
+import { TortureDdl, triggerFunctions } from "./ddl.ts";
+import { type Followed, Follower } from "./follower.ts";
+import { copyNow, type Fork, forks, possibleForks } from "./forks.ts";
+import { compare, replay } from "./judge.ts";
+import { createTables } from "./tables.ts";
+import { TortureWriter } from "./writer.ts";
+
+/** What a run does, and for how long. */
+export interface TortureOptions {
+  readonly seed: number;
+  readonly rounds: number;
+  /** Transactions that commit in each round, at least. */
+  readonly transactions: number;
+  readonly writers: number;
+  readonly cluster?: ClusterOptions;
+  /** Those that may happen. Default all. */
+  readonly faults?: readonly Fault[];
+  /** Told what happens. */
+  readonly report?: (line: string) => void;
+}
+
+/** What came of a run. */
+export interface TortureOutcome {
+  /** Empty when all is as it must be. */
+  readonly complaints: readonly string[];
+  /** What the follower had in the end. */
+  readonly story: readonly Followed[];
+  readonly committed: number;
+  readonly ddl: number;
+  readonly forks: number;
+}
+
+/** What may happen in the middle of a round, or instead of one. */
+export const faults = [
+  "none",
+  "kill server",
+  "kill database",
+  "freeze server",
+  "cut stream",
+  "two servers",
+  ...forks,
+] as const;
+
+/** One of them. */
+export type Fault = (typeof faults)[number];
+
+/** A database, a server, a follower and whoever torments them. Disposing of it ends all. */
+class Torture implements AsyncDisposable {
+  readonly #options: TortureOptions;
+  readonly #random: Random;
+  readonly #things = new AsyncDisposableStack();
+  #cluster: TestCluster;
+  #url: string;
+  #writers = 0;
+  readonly #servers: ServerProcess[] = [];
+  readonly #follower: Follower;
+  readonly #complaints: string[] = [];
+  #marker = 0;
+  #committed = 0;
+  #ddl = 0;
+  #forks = 0;
+
+  private constructor(options: TortureOptions, cluster: TestCluster, url: string) {
+    this.#options = options;
+    this.#random = createRandom(options.seed);
+    this.#cluster = cluster;
+    this.#url = url;
+    this.#things.use(cluster);
+    this.#follower = new Follower(() => this.#servers.at(-1)?.port ?? 0);
+  }
+
+  static async open(options: TortureOptions): Promise<Torture> {
+    const cluster = await createCluster(options.cluster);
+    const torture = new Torture(options, cluster, await cluster.createDatabase("torture"));
+    await migrate(torture.#url);
+    for (const statement of [...createTables(), ...triggerFunctions]) await torture.#sql(statement);
+    await torture.#startServer();
+    torture.#things.defer(() => torture.#follower.stop());
+    torture.#follower.start();
+    return torture;
+  }
+
+  async run(): Promise<TortureOutcome> {
+    const { rounds, faults: wanted = faults, cluster } = this.#options;
+    const possible: readonly string[] = possibleForks(cluster?.binaries === "debian-15");
+    const allowed = wanted.filter((fault) => !isFork(fault) || possible.includes(fault));
+    for (let round = 1; round <= rounds && this.#complaints.length === 0; round += 1) {
+      const fault = allowed[this.#random.below(allowed.length)] ?? "none";
+      this.#say(`round ${round}: ${fault}`);
+      if (isFork(fault)) await this.#fork(fault);
+      else await this.#round(fault);
+      await this.#judge();
+    }
+    return {
+      complaints: this.#complaints,
+      story: this.#follower.log,
+      committed: this.#committed,
+      ddl: this.#ddl,
+      forks: this.#forks,
+    };
+  }
+
+  async #round(fault: Fault): Promise<void> {
+    const { writers: count, transactions } = this.#options;
+    const writers = Array.from(
+      { length: count },
+      (_, i) => new TortureWriter(this.#url, `w${this.#marker}-${i}`, this.#random.fork(this.#marker * 100 + i)),
+    );
+    const ddl = new TortureDdl(this.#url, this.#random.fork(this.#marker * 100 + 99));
+    const committed = () => writers.reduce((sum, writer) => sum + writer.committed, 0);
+    await until(() => committed() >= transactions / 2);
+    await this.#strike(fault);
+    const soFar = committed();
+    await until(() => committed() >= soFar + transactions / 2);
+    await Promise.all([...writers, ddl].map((one) => one.stop()));
+    this.#committed += committed();
+    this.#ddl += ddl.done;
+    this.#complaints.push(...writers.flatMap(({ failures }) => failures), ...ddl.failures);
+    this.#say(`  ${committed()} transactions, ${ddl.done} changes of tables`);
+  }
+
+  async #strike(fault: Fault): Promise<void> {
+    const server = this.#servers.at(-1);
+    switch (fault) {
+      case "kill server":
+        await server?.kill9();
+        await this.#startServer();
+        return;
+      case "kill database":
+        await this.#cluster.kill9();
+        await this.#cluster.start();
+        return;
+      case "freeze server":
+        server?.freeze();
+        await this.#sql("select pg_sleep(0.5)");
+        server?.thaw();
+        return;
+      case "cut stream":
+        this.#follower.cut();
+        return;
+      case "two servers":
+        await this.#startServer();
+        this.#follower.cut();
+        return;
+      default:
+        return;
+    }
+  }
+
+  /** The database as it was a round ago, in one way or another. */
+  async #fork(fork: Fork): Promise<void> {
+    const random = this.#random;
+    // Now and then nobody has settled the last of what the copy holds.
+    if (random.chance(0.5)) {
+      await this.#stopServers();
+      await this.#write(20);
+    }
+    const replace = await copyNow(fork, { cluster: this.#cluster, url: this.#url });
+    if (this.#servers.length === 0) await this.#startServer();
+    await this.#round("none");
+    await this.#reachMarker();
+    const away = random.chance(0.5) || fork === "dump and restore";
+    if (away) await this.#stopServers();
+    const { cluster, url } = await replace();
+    if (cluster !== this.#cluster) {
+      this.#things.use(cluster);
+      await this.#cluster.kill9();
+    }
+    this.#cluster = cluster;
+    this.#url = url;
+    if (away) {
+      if (random.chance(0.5)) await this.#write(20);
+      await this.#startServer();
+    }
+    this.#forks += 1;
+  }
+
+  /** Writers alone, for some transactions. */
+  async #write(transactions: number): Promise<void> {
+    this.#writers += 1;
+    const writer = new TortureWriter(this.#url, `alone${this.#writers}`, this.#random.fork(10_000 + this.#writers));
+    await until(() => writer.committed >= transactions);
+    await writer.stop();
+    this.#committed += writer.committed;
+    this.#complaints.push(...writer.failures);
+  }
+
+  async #stopServers(): Promise<void> {
+    for (const server of this.#servers.splice(0)) await server.kill9();
+  }
+
+  async #judge(): Promise<void> {
+    await this.#finishPrepared();
+    await this.#reachMarker();
+    const { complaints, state } = replay(this.#follower.log);
+    this.#complaints.push(...complaints.slice(0, 20), ...(await compare(this.#url, state)).slice(0, 20));
+    this.#say(`  ${this.#follower.log.length} events${this.#follower.notes.map((note) => `\n  ${note}`).join("")}`);
+    this.#follower.notes.length = 0;
+  }
+
+  async #reachMarker(): Promise<void> {
+    this.#marker += 1;
+    const key = `m${this.#marker}`;
+    await this.#sql(`select millrace.emit('torture.marker', '${key}')`);
+    await this.#follower.untilMarker(key);
+  }
+
+  /** A crash between PREPARE and COMMIT PREPARED leaves them. */
+  async #finishPrepared(): Promise<void> {
+    const prepared = await this.#sql<{ gid: string }>(
+      "select gid from pg_prepared_xacts where database = current_database()",
+    );
+    for (const { gid } of prepared) await this.#sql(`commit prepared '${gid}'`);
+  }
+
+  async #startServer(): Promise<void> {
+    this.#servers.push(this.#things.use(await startServerProcess({ databaseUrl: this.#url })));
+  }
+
+  async #sql<R extends pg.QueryResultRow>(text: string): Promise<readonly R[]> {
+    const client = new Client({ connectionString: this.#url });
+    client.on("error", () => undefined);
+    await client.connect();
+    try {
+      return (await client.query<R>(text)).rows;
+    } finally {
+      await client.end();
+    }
+  }
+
+  #say(line: string): void {
+    this.#options.report?.(line);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#things.disposeAsync();
+  }
+}
+
+/** Runs it all, and says what is wrong. */
+export async function torture(options: TortureOptions): Promise<TortureOutcome> {
+  await using world = await Torture.open(options);
+  return await world.run();
+}
+
+function isFork(fault: Fault): fault is Fork {
+  return forks.some((fork) => fork === fault);
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
+}
