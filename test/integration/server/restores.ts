@@ -56,7 +56,7 @@ export async function standby(cluster: TestCluster): Promise<() => Promise<void>
 
 /** Copies a database by `CREATE DATABASE ... TEMPLATE`; the result gives the copy the name of the original. */
 export async function templateCopy(cluster: TestCluster, name: string): Promise<() => Promise<void>> {
-  const copy = `${name}_copy`;
+  const copy = `${name}_${copies++}`;
   const closed = async (...statements: string[]) => {
     await query(cluster.url(), `alter database ${name} with allow_connections false`);
     const terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
@@ -64,5 +64,7 @@ export async function templateCopy(cluster: TestCluster, name: string): Promise<
     for (const statement of statements) await query(cluster.url(), statement);
   };
   await closed(`create database ${copy} template ${name}`, `alter database ${name} with allow_connections true`);
-  return () => closed(`alter database ${name} rename to ${name}_old; alter database ${copy} rename to ${name}`);
+  return () => closed(`alter database ${name} rename to ${copy}_replaced; alter database ${copy} rename to ${name}`);
 }
+
+let copies = 0;
