@@ -1,4 +1,3 @@
-import type { Pool } from "pg";
 import type { Logger } from "pino";
 import type { FeedError } from "../core/errors.ts";
 import { createFeed } from "../core/feed-service.ts";
@@ -103,7 +102,7 @@ async function openPostgresFeed(
 }
 
 interface Background {
-  readonly pool: Pool;
+  readonly pool: ReturnType<typeof createPool>;
   readonly config: Config;
   readonly store: PostgresStore;
   readonly log: Logger;

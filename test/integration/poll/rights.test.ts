@@ -4,6 +4,29 @@ import { look, pollBatch } from "./polled-database.ts";
 
 const table = "create table t (id int primary key, updated_at timestamptz not null default now())";
 
+const kinds: readonly (readonly [kind: string, statement: string])[] = [
+  ["a view", "create view x as select 1 as id, now() as updated_at"],
+  ["a materialized view", "create materialized view x as select 1 as id, now() as updated_at"],
+  ["a temporary table", "create temporary table x (id int primary key, updated_at timestamptz)"],
+  ["an unlogged table", "create unlogged table x (id int primary key, updated_at timestamptz)"],
+  [
+    "a foreign table",
+    "create foreign data wrapper w; create server s foreign data wrapper w; create foreign table x (id int, updated_at timestamptz) server s",
+  ],
+  ["a sequence", "create sequence x"],
+];
+
+const mistakes: readonly (readonly [what: string, statement: string, code: string])[] = [
+  ["a column that is not there", "select millrace.poll('t', 'changed_at')", "42703"],
+  ["a column of another type", "select millrace.poll('t', 'v')", "42804"],
+  ["a deletion by text", "select millrace.poll('t', 'updated_at', deleted => 'v')", "42804"],
+  ["a key that may be null", "select millrace.poll('t', 'updated_at', key_columns => '{v}')", "22004"],
+  ["an excluded key", "select millrace.poll('t', 'updated_at', exclude => '{id}')", "22023"],
+  ["an interval of nothing", "select millrace.poll('t', 'updated_at', every => '0')", "23514"],
+  ["a topic that is taken", "select millrace.poll('t', 'updated_at', topic => 'other')", "23505"],
+  ["a table that triggers watch", "select millrace.poll('other', 'updated_at')", "22023"],
+];
+
 async function withRoles(database: WatchedDatabase, ...names: readonly string[]): Promise<readonly string[]> {
   const suffix = `${process.pid}_${Math.random().toString(36).slice(2, 8)}`;
   const roles = names.map((name) => `${name}_${suffix}`);
@@ -125,17 +148,7 @@ describe.each(servers)("the rights to poll on $name", ({ cluster }) => {
     expect(await look(database)).toEqual(['U t ["sad","a"]']);
   });
 
-  it.each([
-    ["a view", "create view x as select 1 as id, now() as updated_at"],
-    ["a materialized view", "create materialized view x as select 1 as id, now() as updated_at"],
-    ["a temporary table", "create temporary table x (id int primary key, updated_at timestamptz)"],
-    ["an unlogged table", "create unlogged table x (id int primary key, updated_at timestamptz)"],
-    [
-      "a foreign table",
-      "create foreign data wrapper w; create server s foreign data wrapper w; create foreign table x (id int, updated_at timestamptz) server s",
-    ],
-    ["a sequence", "create sequence x"],
-  ])("are refused for %s", async (_, statement) => {
+  it.each(kinds)("are refused for %s", async (_, statement) => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(statement);
     expect(
@@ -143,16 +156,7 @@ describe.each(servers)("the rights to poll on $name", ({ cluster }) => {
     ).toMatchObject({ code: "42809" });
   });
 
-  it.each([
-    ["a column that is not there", "select millrace.poll('t', 'changed_at')", "42703"],
-    ["a column of another type", "select millrace.poll('t', 'v')", "42804"],
-    ["a deletion by text", "select millrace.poll('t', 'updated_at', deleted => 'v')", "42804"],
-    ["a key that may be null", "select millrace.poll('t', 'updated_at', key_columns => '{v}')", "22004"],
-    ["an excluded key", "select millrace.poll('t', 'updated_at', exclude => '{id}')", "22023"],
-    ["an interval of nothing", "select millrace.poll('t', 'updated_at', every => '0')", "23514"],
-    ["a topic that is taken", "select millrace.poll('t', 'updated_at', topic => 'other')", "23505"],
-    ["a table that triggers watch", "select millrace.poll('other', 'updated_at')", "22023"],
-  ])("are refused for %s", async (_, statement, code) => {
+  it.each(mistakes)("are refused, with what to do, for %s", async (_, statement, code) => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run(
       "create table t (id int primary key, v text, updated_at timestamptz)",
