@@ -78,7 +78,7 @@ begin
   if coalesce(cardinality(key_columns), 0) = 0 then
     raise exception '% has no primary key', target
       using errcode = '22023', hint = coalesce(
-        format('Unique and never null are: millrace.watch(..., %s).', millrace.key_candidates(target)),
+        'Unique and never null are: millrace.watch(..., ' || millrace.key_candidates(target) || ').',
         'Name columns that tell its rows apart: millrace.watch(..., key_columns => ''{a,b}''). REPLICA IDENTITY FULL is no '
         'key: two rows that are the same in all columns could not be told apart.');
   end if;
@@ -281,6 +281,7 @@ language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '1s' a
 #variable_conflict use_variable
 declare
   earlier millrace.source;
+  watched millrace.source;
   in_order boolean;
 begin
   if target is null then
@@ -300,7 +301,17 @@ begin
   in_order := coalesce(capture, earlier.capture, 'trigger') = 'strict';
   perform millrace.install_triggers(target, coalesce(capture_truncate, earlier.capture_truncate, true), in_order);
   perform millrace.warn_of_triggers(target, in_order);
-  return millrace.register_source(target, topic, key_columns, include, exclude, before_values, capture_truncate, capture, reset);
+  watched := millrace.register_source(target, topic, key_columns, include, exclude, before_values, capture_truncate, capture, reset);
+  if exists (
+    select from pg_index i where i.indrelid = target and i.indisunique and not i.indimmediate
+      and (select array_agg(a.attname::text order by a.attname) from pg_attribute a
+           where a.attrelid = target and a.attnum = any (i.indkey::int2[]))
+        = (select array_agg(c order by c) from unnest(watched.key_columns) c))
+  then
+    raise warning 'the key of % is deferrable: of keys that meet within a statement, as in a swap, one row''s INSERT may be told '
+      'before another''s DELETE of that key', target using hint = 'Compare a DELETE''s old row with the row that you have.';
+  end if;
+  return watched;
 end $$;
 comment on function millrace.watch(regclass, text, text[], text[], text[], boolean, boolean, text, boolean) is
   'Makes every committed change of a table an event. For the table''s owner; again to change how, where what is not given '
