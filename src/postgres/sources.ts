@@ -261,7 +261,11 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
     };
   }
   for (const table of row.truncateUnseen) {
-    yield { kind: "TRUNCATE_UNSEEN", message: `TRUNCATE of ${table} is not captured.`, action: again };
+    yield {
+      kind: "TRUNCATE_UNSEEN",
+      message: `TRUNCATE of ${table} is not captured.`,
+      action: `Run \`millrace watch ${row.table}\` again; take a new snapshot if it was truncated.`,
+    };
   }
   if (row.goneColumns.length > 0) {
     yield {

@@ -17,7 +17,7 @@ begin
   from pg_trigger g, pg_partition_ancestors(target) a join pg_class c on c.oid = a.relid
     join pg_namespace n on n.oid = c.relnamespace
   where g.tgrelid = target and g.tgname = '!millrace_row' and g.tgparentid <> 0
-    and g.tgfoid = to_regproc('millrace.capture_' || a.relid);
+    and g.tgfoid = to_regproc('millrace.capture_' || a.relid::oid);
   kind := case
     when t.oid < 16384 or t.relnamespace::regnamespace::text in ('pg_catalog', 'information_schema', 'pg_toast') then 'a system catalog'
     when t.relnamespace = to_regnamespace('millrace') then 'one of Millrace''s own'
@@ -113,7 +113,7 @@ begin
     where t.level = 0 or w.each = 'statement'
     order by t.level, t.relid, w.type
   loop
-    if not pg_has_role(wanted.relowner, 'USAGE') then
+    if wanted.relation <> target and not pg_has_role(wanted.relowner, 'USAGE') then
       raise warning 'TRUNCATE of the partition % is not captured: it belongs to role "%"', wanted.relation,
         pg_get_userbyid(wanted.relowner) using hint = 'Watch again as a role that owns all of them.';
       continue;
@@ -229,9 +229,14 @@ language sql stable set search_path = pg_catalog, pg_temp set standard_conformin
 $$;
 comment on function millrace.may_change_rows(oid) is 'Whether a trigger function looks as if it might change rows. Part of millrace.watch.';
 
+-- A deferred trigger puts right what AFTER triggers do, whose statements run when the whole statement has changed its rows.
+-- It cannot for statements that run in between, of BEFORE triggers: when they end, their changes are queued first. Postgres
+-- runs those of foreign keys as part of the statement: their order is right anyway.
 create function millrace.warn_of_triggers(target regclass, in_order boolean) returns void
 language plpgsql stable set search_path = pg_catalog, pg_temp as $$
 declare
+  before_names text;
+  after_names text;
   names text;
 begin
   select string_agg(distinct format('%I.%I', n.nspname, c.relname), ', ') into names
@@ -241,33 +246,30 @@ begin
     raise warning '% inherits from %: its rows are not captured with those of %', names, target, target
       using hint = 'Watch it too, with a topic of its own.';
   end if;
+  select string_agg(distinct quote_ident(t.tgname), ', ') filter (where t.tgtype & 2 = 2),
+         string_agg(distinct quote_ident(t.tgname), ', ') filter (where t.tgtype & 2 = 0)
+  into before_names, after_names
+  from pg_trigger t
+  where (t.tgrelid = target or t.tgrelid in (select p.relid from pg_partition_tree(target) p))
+    and not t.tgisinternal and t.tgtype & 1 = 1 and t.tgname <> '!millrace_row' and millrace.may_change_rows(t.tgfoid);
+  if before_names is not null then
+    raise warning 'trigger % may change rows of % that the statement has changed already: then the older change of a row is told last',
+      before_names, target using hint = 'If it does, make it an AFTER trigger, and watch(..., capture => ''strict'').';
+  end if;
   if in_order then
     raise warning 'changes of % become events at commit, one by one: until then each takes memory, and TRUNCATE and ALTER TABLE '
       'of it fail in a transaction that has changed it', target using hint = 'SET CONSTRAINTS ALL IMMEDIATE ends that, and the order with it.';
     return;
+  end if;
+  if after_names is not null then
+    raise warning 'trigger % may change rows of % while a statement is changing them: then the older change of a row is told last',
+      after_names, target using hint = 'If it does, watch(..., capture => ''strict'') keeps the order, at a price.';
   end if;
   select string_agg(quote_ident(t.tgname), ', ') into names from pg_trigger t
   where t.tgrelid = target and not t.tgisinternal and t.tgtype & 67 = 1 and t.tgname < '!millrace_row';
   if names is not null then
     raise warning 'trigger % of % fires before capture: what it changes is told before the change that it answers', names, target
       using hint = 'Give it a name that sorts after !millrace_row, or watch(..., capture => ''strict'').';
-  end if;
-  select string_agg(w.what, ', ' order by w.what) into names
-  from (
-    select distinct format('trigger %I', t.tgname) as what
-    from pg_trigger t join pg_partition_tree(target) p on p.relid = t.tgrelid or t.tgrelid = target
-    where not t.tgisinternal and t.tgtype & 1 = 1 and t.tgname <> '!millrace_row' and millrace.may_change_rows(t.tgfoid)
-    union
-    select distinct format('trigger %I', t.tgname)
-    from pg_trigger t where t.tgrelid = target
-      and not t.tgisinternal and t.tgtype & 1 = 1 and t.tgname <> '!millrace_row' and millrace.may_change_rows(t.tgfoid)
-    union
-    select format('foreign key %I', k.conname) from pg_constraint k
-    where k.contype = 'f' and k.conrelid = target and k.confrelid = target and (k.confupdtype in ('c', 'n', 'd') or k.confdeltype in ('n', 'd'))
-  ) w;
-  if names is not null then
-    raise warning '% may change rows of % while a statement is changing them: then the older change of a row is told last', names, target
-      using hint = 'If it does, watch(..., capture => ''strict'') keeps the order, at a price.';
   end if;
 end $$;
 comment on function millrace.warn_of_triggers(regclass, boolean) is 'Warns of what may break the order of events. Part of millrace.watch.';

@@ -184,7 +184,7 @@ describe.each(servers)("images on $name", ({ cluster }) => {
       "select millrace.watch('t', exclude => '{blob}')",
       "insert into t values (1, repeat('x', 67108864))",
     );
-    expect(await database.written()).toMatchObject([{ operation: "I", after: '{"id":1}' }]);
+    expect((await database.written()).at(-1)).toMatchObject({ operation: "I", after: '{"id":1}' });
   });
 });
 
