@@ -22,7 +22,8 @@ export const capabilities = `
       and has_table_privilege('millrace.tick_lock', 'UPDATE') as "mayTick",
     has_function_privilege('millrace.emit(text, text, json, json, text)', 'EXECUTE')
       and has_table_privilege('millrace.publication', 'INSERT') as "mayPublish",
-    has_function_privilege('millrace.watch(regclass, text, text[], text[], text[], boolean, boolean)', 'EXECUTE') as "mayWatch"
+    (select bool_and(has_function_privilege(p.oid, 'EXECUTE')) from pg_catalog.pg_proc p
+     where p.pronamespace = to_regnamespace('millrace') and p.proname = 'watch') as "mayWatch"
   from unnest(array['millrace.outbox', 'millrace.tick', 'millrace.epoch', 'millrace.source', 'millrace.publication']) t`;
 
 /** Raises when this is not the server, or the stretch of its life, that the feed was written by. */
