@@ -74,9 +74,12 @@ describe.each(servers)("G4 keys and names on $name", ({ cluster }) => {
 
   it("keys that meet within a statement, under a deferrable constraint, lose no row to who compares the row before", async () => {
     await using database = await WatchedDatabase.create(await cluster());
+    await database.run("create table t (id int primary key deferrable, v text)");
+    const warnings: string[] = [];
+    database.client.on("notice", ({ message }) => warnings.push(message ?? ""));
+    await database.run("select millrace.watch('t')");
+    expect(warnings).toEqual([expect.stringContaining("the key of public.t is deferrable")]);
     await database.run(
-      "create table t (id int primary key deferrable, v text)",
-      "select millrace.watch('t')",
       "insert into t values (1, 'a'), (2, 'b'), (3, 'c')",
       "update t set id = id + 1",
       "begin; set constraints all deferred; update t set id = 6 - id; commit",
@@ -91,10 +94,12 @@ describe.each(servers)("G4 keys and names on $name", ({ cluster }) => {
   it("a table without a key is refused until columns that cannot be null are named", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await database.run("create table t (a int, b int not null)");
-    expect(await refusal(database.run("select millrace.watch('t')"))).toMatchObject({
-      code: "22023",
-      hint: expect.stringContaining("key_columns") as string,
-    });
+    const hint = async (): Promise<string> => (await refusal(database.run("select millrace.watch('t')"))).hint;
+    expect(await hint()).toContain("Name columns that tell its rows apart");
+    await database.run("alter table t replica identity full");
+    expect(await hint()).toContain("REPLICA IDENTITY FULL is no key");
+    await database.run("alter table t add unique (b), replica identity default");
+    expect(await hint()).toBe("Unique and never null are: millrace.watch(..., key_columns => '{b}').");
     expect(await refusal(database.run("select millrace.watch('t', key_columns => '{a}')"))).toMatchObject({
       code: "22004",
     });
@@ -106,5 +111,21 @@ describe.each(servers)("G4 keys and names on $name", ({ cluster }) => {
     );
     const told = await mirror(database, { table: "t", key: ["b"] });
     expect(told).toEqual(["INSERT 1", "INSERT 2", "UPDATE 1", "UPDATE 2", "DELETE 1"]);
+  });
+
+  it("the index that is the replica identity gives the key of a table without a primary key", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run(
+      "create table t (a int not null, b int not null, c int)",
+      "create unique index by_a on t (b, a)",
+      "alter table t replica identity using index by_a",
+      "select millrace.watch('t')",
+      "insert into t values (1, 2, 3)",
+      "update t set c = 4",
+      "update t set a = 5",
+    );
+    expect(await mirror(database, { table: "t", key: ["b", "a"] })).toEqual([
+      ...["INSERT [2,1]", "UPDATE [2,1]", "DELETE [2,1]", "INSERT [2,5]"],
+    ]);
   });
 });

@@ -27,8 +27,8 @@ describe.each(servers)("G1 partitions on $name", ({ cluster }) => {
       "update t_eu set v = 2",
       "delete from t_us",
     );
-    // Members of an image are in the order of the columns of the partition that the row is in.
-    expect(await mirror(database, { ...byRegion, anyOrder: true })).toEqual([
+    // The default partition has its columns in another order.
+    expect(await mirror(database, byRegion)).toEqual([
       ...['INSERT ["eu",1]', 'INSERT ["us",1]', 'INSERT ["at sea",1]', 'INSERT ["eu",101]', 'INSERT ["in space",7]'],
       ...['UPDATE ["eu",1]', 'UPDATE ["eu",101]', 'DELETE ["us",1]'],
     ]);
@@ -72,7 +72,14 @@ describe.each(servers)("G1 partitions on $name", ({ cluster }) => {
     await expect(mirror(database, { ...byRegion, before: came })).rejects.toThrow(
       'DELETE t ["us",2]: the row was not that',
     );
-    expect((await listSources(database.client)).flatMap(({ problems }) => problems)).toEqual([]);
+    // Those that came since have no trigger of their own for TRUNCATE.
+    const unseen = async () =>
+      (await listSources(database.client)).flatMap(({ state, problems }) =>
+        problems.map(({ kind }) => `${state} ${kind}`),
+      );
+    expect(new Set(await unseen())).toEqual(new Set(["DEGRADED TRUNCATE_UNSEEN"]));
+    await database.run("select millrace.watch('t')");
+    expect(await unseen()).toEqual([]);
   });
 
   it("a detached partition is an ordinary table: it may be watched, and no trigger of its root is left on it", async () => {
@@ -135,6 +142,28 @@ describe.each(servers)("G1 partitions on $name", ({ cluster }) => {
       "insert into t_eu_2 values ('eu', 150, 0)",
     );
     expect((await mirror(database, byRegion)).slice(200)).toEqual(["TRUNCATE", 'INSERT ["eu",150]']);
+  });
+
+  it("TRUNCATE of a partition or a branch is announced with what it emptied, and the root's is one event", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run(
+      ...tree,
+      "select millrace.watch('t')",
+      "insert into t values ('eu', 1, 1), ('eu', 101, 1), ('us', 1, 1)",
+      "truncate t_us",
+      "truncate t_eu",
+      "truncate t",
+    );
+    const told = (await toldBy(database)).slice(3);
+    const emptied = told.map(({ after }) => {
+      const payload = JSON.parse(after ?? "{}") as { partitions?: { truncated: { table: string }[] } };
+      return payload.partitions?.truncated.map(({ table }) => table).join();
+    });
+    expect(told.map(({ operation }) => operation).join()).toMatch(/^MESSAGE,(MESSAGE,)+TRUNCATE$/);
+    expect(emptied[0]).toBe("public.t_us");
+    expect(emptied[1]).toBe("public.t_eu");
+    expect(told[0]).toMatchObject({ topic: "t", key: undefined, headers: '{"millrace-schema": "changed"}' });
+    expect(JSON.parse(told[0]?.after ?? "")).toMatchObject({ table: "public.t", rowsChanged: true });
   });
 
   it("rows of children by inheritance are not their parent's, neither in events nor in snapshots", async () => {

@@ -247,6 +247,21 @@ describe.each(servers)("G10 changes of schema on $name", ({ cluster }) => {
     ]);
   });
 
+  it("the trigger function is written anew after a change, so that images are built the quick way again", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await watched(database);
+    const knows = () =>
+      database.value<boolean>(
+        "select bool_and(prosrc like '%new.later%') from pg_proc where proname ~ '^capture_[0-9]+$'",
+      );
+    await database.run("alter table t add column later int");
+    expect(await knows()).toBe(false);
+    await look(database);
+    expect(await knows()).toBe(true);
+    await database.run("update t set later = 5");
+    expect((await toldBy(database)).at(-1)?.after).toContain('"later":5');
+  });
+
   it("a change is announced once, however many servers look, and in the order of the changes", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     await watched(database);
