@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { Client } from "pg";
 import { migrate } from "../../src/postgres/migrate.ts";
+import { listSources } from "../../src/postgres/sources.ts";
 import { type ClusterOptions, createCluster, type TestCluster } from "../support/cluster.ts";
 import { type ServerProcess, startServerProcess } from "../support/server-process.ts";
 import { createRandom, type Random } from "../support/workload/random.ts";
@@ -199,9 +200,22 @@ class Torture implements AsyncDisposable {
     await this.#finishPrepared();
     await this.#reachMarker();
     const { complaints, state } = replay(this.#follower.log);
+    this.#complaints.push(...(await this.#problems()));
     this.#complaints.push(...complaints.slice(0, 20), ...(await compare(this.#url, state)).slice(0, 20));
     this.#say(`  ${this.#follower.log.length} events${this.#follower.notes.map((note) => `\n  ${note}`).join("")}`);
     this.#follower.notes.length = 0;
+  }
+
+  /** What Millrace itself says is wrong with the capture of a table. */
+  async #problems(): Promise<readonly string[]> {
+    const client = new Client({ connectionString: this.#url });
+    client.on("error", () => undefined);
+    await client.connect();
+    try {
+      return (await listSources(client)).flatMap(({ problems }) => problems.map(({ message }) => message));
+    } finally {
+      await client.end();
+    }
   }
 
   async #reachMarker(): Promise<void> {
