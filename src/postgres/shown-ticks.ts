@@ -1,4 +1,3 @@
-import { FeedError } from "../core/errors.ts";
 import { EpochOver } from "../core/lineage.ts";
 import { type Tick, tickEnd } from "../core/page.ts";
 import type { Lease } from "./lease.ts";
@@ -34,22 +33,14 @@ export class ShownTicks {
 }
 
 /**
- * Asks for each of these ticks whether it is still there.
+ * Asks for each of these ticks whether it is still there. One that retention has dropped proves nothing.
  *
- * @throws EpochOver for one that is not, although older ones are; FeedError HISTORY_LOST for one that retention has dropped:
- * nothing can be said then
+ * @throws EpochOver for one that is gone although older ones are there
  */
 export async function assertContinues(lease: Lease, ticks: readonly Tick[]): Promise<void> {
   for (const tick of ticks) {
     const [fate] = await lease.rows<{ readonly held: boolean; readonly dropped: boolean }>(tickFate(tick));
-    if (fate?.held === true) continue;
-    if (fate?.dropped === true) {
-      throw new FeedError(
-        "HISTORY_LOST",
-        `Tick ${tick.tick}, up to which this feed has come, is older than what is kept.`,
-        "Open the feed anew; streams then go on from what is kept, or say what they have lost.",
-      );
-    }
+    if (fate?.held === true || fate?.dropped === true) continue;
     throw new EpochOver(
       `The database does not hold tick ${tick.tick} any more, which settled the versions up to ${tickEnd(tick)}: its data are from an earlier time.`,
     );

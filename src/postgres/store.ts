@@ -20,7 +20,7 @@ import { withLease } from "./lease.ts";
 import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
-import { ShownTicks } from "./shown-ticks.ts";
+import { assertContinues, ShownTicks } from "./shown-ticks.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
 import { readBounds, readTickAt, readTickOf } from "./statements/find-ticks.ts";
 import { Tail } from "./tail.ts";
@@ -188,7 +188,11 @@ class Store implements PostgresStore {
   async readAfter(after: Version, signal: AbortSignal): Promise<Page | undefined> {
     const { pages } = this.#open;
     try {
-      const page = await readPage(this.#historyPool, signal, (lease, alone) => pages.read(lease, after, alone));
+      const page = await readPage(this.#historyPool, signal, async (lease, alone) => {
+        // Before each page, on its own connection: between two connections a disk may have been rolled back.
+        await assertContinues(lease, this.#shown.newest);
+        return await pages.read(lease, after, alone);
+      });
       this.#shown.byReader(page?.ticks.at(-1));
       return page;
     } catch (error) {

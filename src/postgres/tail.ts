@@ -71,12 +71,11 @@ export class Tail {
     const sql = tickAndTail(epoch, limits, shown.newest, this.#behind ? undefined : { after, maxRows, maxBytes });
     const results = await this.#withDeadline(lease, () => this.#query(lease, sql));
     this.#tickTimeoutMs = this.#options.tickTimeoutMs;
-    const [tick, head] = (
-      results.find(({ command, rows }) => command === "SELECT" && rows.length > 0)?.rows[0] ?? []
-    ).map(Number);
+    // The first answer is the tick's, also when it refused and has no row: the next is the tail's.
+    const [tick, head] = (results.find(({ command }) => command === "SELECT")?.rows[0] ?? []).map(Number);
     if (tick === undefined || head === undefined) {
-      await assertContinues(lease, this.#options.shown.newest);
-      throw new FeedError("INTERNAL", "The tick gave no answer.", "Report this with the version of Postgres.");
+      await assertContinues(lease, shown.newest);
+      throw overslept(after);
     }
     onTick(tick);
     const rows = this.#behind ? [] : (results.at(-2)?.rows ?? []);
@@ -99,6 +98,15 @@ export class Tail {
       clearTimeout(timer);
     }
   }
+}
+
+/** A tick that refuses for want of one that retention has dropped: this process stood still for longer than that keeps. */
+function overslept(after: Version): FeedError {
+  return new FeedError(
+    "HISTORY_LOST",
+    `What comes after version ${after}, up to which this process has come, is older than what is kept.`,
+    "Open the feed anew; streams then go on from what is kept, or say what they have lost.",
+  );
 }
 
 /** Rows of `millrace.tail`: whole ticks from a boundary on, of which the last may be cut. */
