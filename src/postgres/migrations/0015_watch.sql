@@ -43,6 +43,13 @@ begin
     raise exception 'role "%" does not own %', current_user, target
       using errcode = '42501', hint = format('Watch it as its owner, %I, or as a superuser.', pg_get_userbyid(t.relowner));
   end if;
+  select c.* into t from pg_partition_tree(target) p join pg_class c on c.oid = p.relid
+  where not pg_has_role(c.relowner, 'USAGE') order by p.level, c.relname limit 1;
+  if found then
+    raise exception 'role "%" does not own %, a partition of %', current_user, t.oid::regclass, target
+      using errcode = '42501', hint = format('Watch it as a role that owns all of its partitions, or run "alter table %s owner to %I".',
+        t.oid::regclass, (select pg_get_userbyid(c.relowner) from pg_class c where c.oid = target));
+  end if;
 end $$;
 
 -- A primary key, or what REPLICA IDENTITY USING INDEX names: unique, at once, for every row, and never null.
@@ -105,19 +112,13 @@ declare
   leaf record;
 begin
   for wanted in
-    select t.relid::regclass as relation, w.*, c.relowner
-    from (select target::oid as relid, 0 as level union select p.relid, p.level from pg_partition_tree(target) p) t
-      join pg_class c on c.oid = t.relid,
+    select t.relid::regclass as relation, w.*
+    from (select target::oid as relid, 0 as level union select p.relid, p.level from pg_partition_tree(target) p) t,
       (values ('!millrace_row', 29, 'insert or update or delete', 'row', true),
               ('!millrace_truncate', 32, 'truncate', 'statement', capture_truncate)) w(name, type, events, each, present)
     where t.level = 0 or w.each = 'statement'
     order by t.level, t.relid, w.type
   loop
-    if wanted.relation <> target and not pg_has_role(wanted.relowner, 'USAGE') then
-      raise warning 'TRUNCATE of the partition % is not captured: it belongs to role "%"', wanted.relation,
-        pg_get_userbyid(wanted.relowner) using hint = 'Watch again as a role that owns all of them.';
-      continue;
-    end if;
     select t.* into present from pg_trigger t where t.tgrelid = wanted.relation and t.tgname = wanted.name;
     if present.oid is not null and (not wanted.present
         or present.tgtype <> wanted.type or present.tgfoid <> to_regproc('millrace.capture_' || target::oid)
@@ -243,8 +244,8 @@ begin
   from pg_inherits i join pg_class c on c.oid = i.inhrelid join pg_namespace n on n.oid = c.relnamespace
   where i.inhparent = target and not c.relispartition;
   if names is not null then
-    raise warning '% inherits from %: its rows are not captured with those of %', names, target, target
-      using hint = 'Watch it too, with a topic of its own.';
+    raise warning 'rows of tables that inherit from % are not captured with its own: %', target, names
+      using hint = 'Watch those too, each with a topic of its own.';
   end if;
   select string_agg(distinct quote_ident(t.tgname), ', ') filter (where t.tgtype & 2 = 2),
          string_agg(distinct quote_ident(t.tgname), ', ') filter (where t.tgtype & 2 = 0)
