@@ -271,9 +271,15 @@ begin
   if not millrace.upkeep_turn() then
     return 0;
   end if;
+  oldest := millrace.oldest_tick();
+  -- Without a trace as long as there is nothing to do: a row that is locked has the transaction take an id.
+  if not exists (select from millrace.prunable() p where p.due and p.cut > oldest.tick)
+    and not exists (select from millrace.hold h where h.expires_at <= clock_timestamp())
+  then
+    return 0;
+  end if;
   perform from millrace.retention for update;
   delete from millrace.hold h where h.expires_at <= clock_timestamp();
-  oldest := millrace.oldest_tick();
   select max(p.cut) into cut from millrace.prunable() p where p.due;
   if cut is null or cut <= oldest.tick or most < 1 then
     return 0;

@@ -73,28 +73,45 @@ export async function keepOutbox(pool: pg.Pool, signal: AbortSignal): Promise<Up
 }
 
 const queryCanceled = "57014";
-const passing: ReadonlySet<string> = new Set([sqlState.lockNotAvailable, sqlState.deadlockDetected, queryCanceled]);
+
+/**
+ * Why a step could not be made, when the others can: a lock that was not to be had; a partition that is not the owner's, or
+ * that something depends on. `undefined` when it is worse.
+ */
+function obstacle(error: unknown): "lock" | string | undefined {
+  const state = sqlStateOf(error) ?? "";
+  if (state === sqlState.lockNotAvailable || state === sqlState.deadlockDetected) return "lock";
+  if (state === queryCanceled) return "it took too long";
+  return /^(?:42|2B)/.test(state) && error instanceof Error ? error.message : undefined;
+}
 
 class Round {
   readonly #lease: Lease;
   waitsFor: string | undefined;
+  #lockRefused = false;
 
   constructor(lease: Lease) {
     this.#lease = lease;
   }
 
-  /** What the function said; `undefined` when a lock was not to be had. */
-  async step(call: UpkeepCall, doing: string): Promise<unknown> {
-    try {
+  /** What the function said; `undefined` when it could not be called now. */
+  step(call: UpkeepCall, doing: string): Promise<unknown> {
+    return this.#attempt(doing, async () => {
       const results: unknown = await this.#lease.client.query(upkeepStep(call));
       const answer = (results as readonly pg.QueryResult<{ readonly outcome: unknown }>[]).at(-2);
       return answer?.rows[0]?.outcome;
+    });
+  }
+
+  async #attempt<T>(doing: string, use: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await use();
     } catch (error) {
-      const state = sqlStateOf(error);
-      if (state === undefined || !passing.has(state)) throw error;
+      const reason = obstacle(error);
+      if (reason === undefined) throw error;
       await this.#lease.run("rollback");
-      const reason = state === queryCanceled ? "it took too long" : `${await this.#holders()} in the way`;
-      this.waitsFor = sentence(`could not ${doing}: ${reason}`);
+      this.#lockRefused = reason === "lock";
+      this.waitsFor = sentence(`could not ${doing}: ${reason === "lock" ? await this.#holders() : reason}`);
       return undefined;
     }
   }
@@ -118,30 +135,22 @@ class Round {
 
   async drop(): Promise<readonly string[]> {
     const dropped: string[] = [];
-    for (const { name, lowerSeq, reason } of await this.#prunable()) {
+    // Another that keeps the outbox for so long does the rest.
+    const found = await this.#attempt("look what to drop", () => readPrunable(this.#lease));
+    for (const { name, lowerSeq, reason } of found ?? []) {
       if (reason !== "forgotten") continue;
       const outcome = await this.step(`millrace.drop_partition(${lowerSeq})`, `drop partition ${name}`);
       // The next one would have others wait behind the same holder.
-      if (outcome === undefined) break;
+      if (outcome === undefined && this.#lockRefused) break;
       if (outcome === "dropped") dropped.push(name);
     }
     return dropped;
   }
 
-  /** Nothing while another keeps the outbox: it does the rest. */
-  async #prunable(): Promise<readonly Prunable[]> {
-    try {
-      return await readPrunable(this.#lease);
-    } catch (error) {
-      if (sqlStateOf(error) === sqlState.lockNotAvailable) return [];
-      throw error;
-    }
-  }
-
   async #holders(): Promise<string> {
     const rows = await this.#lease.rows<{ readonly holder: string; readonly ageMs: number | null }>(outboxLockHolders);
-    if (rows.length === 0) return "somebody who is gone by now was";
+    if (rows.length === 0) return "somebody who is gone by now was in the way";
     const told = rows.map(({ holder, ageMs }) => (ageMs === null ? holder : `${holder} (since ${duration(ageMs)})`));
-    return `${told.join(", ")} ${rows.length === 1 ? "is" : "are"}`;
+    return `${told.join(", ")} ${rows.length === 1 ? "is" : "are"} in the way`;
   }
 }
