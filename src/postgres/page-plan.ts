@@ -1,6 +1,7 @@
 import type { Version } from "../core/event.ts";
 import type { Tick } from "../core/page.ts";
 import { SnapshotBounds } from "./snapshot-bounds.ts";
+import type { Seam } from "./statements/read-batch.ts";
 import { tickFromText } from "./tick-row.ts";
 
 /** A tick with what it takes to read its batch. */
@@ -9,6 +10,8 @@ export interface TickBatch {
   readonly snapshot: string;
   readonly minSeq: number;
   readonly maxSeq: number;
+  /** Of the first tick after a restored dump, whose batch snapshots do not tell: see `Seam`. */
+  readonly seamSeq: number | undefined;
 }
 
 /** One statement's worth of a page: whole successive ticks, or a part of a single one. */
@@ -22,8 +25,10 @@ export interface PagePlan {
   /** Rows that the page must have. */
   readonly rows: number;
   readonly firstVersion: Version;
-  /** By xid: see `readBatch`. */
+  /** By xid: see `copyBatch`. */
   readonly sparse: boolean;
+  /** Set when the only batch is a seam. */
+  readonly seam: Seam | undefined;
 }
 
 /** What the ticks of the database allow: a page, nothing because `wanted` is beyond the head, or nothing any more. */
@@ -37,6 +42,7 @@ export interface TickText {
   readonly text: string;
   readonly min_seq: string | null;
   readonly max_seq: string | null;
+  readonly seam_seq: string | null;
 }
 
 /**
@@ -45,6 +51,9 @@ export interface TickText {
  * As many whole ticks as `maxRows` allows, together, because under load a tick holds a handful of events and a statement
  * for each would cost more than its rows. A tick that is larger, or that is entered in the middle, is read alone: then
  * rank and seq agree, and the next page goes on after the last seq.
+ *
+ * A seam is read alone too, and nothing is read together across one: before it and after it, transaction ids mean different
+ * things, so that no snapshot of the one side can be asked about a row of the other.
  */
 export function planPage(rows: readonly TickText[], wanted: Version, maxRows: number, single: boolean): PlanOutcome {
   const [previous, ...following] = rows.map(batchFromRow);
@@ -56,16 +65,17 @@ export function planPage(rows: readonly TickText[], wanted: Version, maxRows: nu
 
   const batches = [first];
   let count = Math.min(first.tick.count - skip, maxRows);
-  if (skip === 0 && first.tick.count <= maxRows && !single) {
+  if (skip === 0 && first.tick.count <= maxRows && !single && first.seamSeq === undefined) {
     for (const next of following.slice(1)) {
-      if (count + next.tick.count > maxRows) break;
+      if (count + next.tick.count > maxRows || next.seamSeq !== undefined) break;
       if (next.tick.count === 0) continue;
       batches.push(next);
       count += next.tick.count;
     }
   }
-  const plan = { earlier: previous.snapshot, batches, skip, rows: count, firstVersion: wanted };
-  return { kind: "page", plan: { ...plan, sparse: isSparse(batches, maxRows) } };
+  const seam = first.seamSeq === undefined ? undefined : { tick: first.tick.tick, seq: first.seamSeq };
+  const plan = { earlier: previous.snapshot, batches, skip, rows: count, firstVersion: wanted, seam };
+  return { kind: "page", plan: { ...plan, sparse: seam === undefined && isSparse(batches, maxRows) } };
 }
 
 /** What the statement's range of seq is. */
@@ -86,13 +96,14 @@ function isSparse(batches: readonly TickBatch[], maxRows: number): boolean {
   return count * Math.ceil(count / maxRows) < (max - min + 1) / 4;
 }
 
-function batchFromRow({ text, min_seq, max_seq }: TickText): TickBatch {
+function batchFromRow({ text, min_seq, max_seq, seam_seq }: TickText): TickBatch {
   const [, , , , ...snapshot] = text.split(":");
   return {
     tick: tickFromText(text),
     snapshot: snapshot.join(":"),
     minSeq: Number(min_seq ?? 0),
     maxSeq: Number(max_seq ?? 0),
+    seamSeq: seam_seq === null ? undefined : Number(seam_seq),
   };
 }
 

@@ -87,6 +87,7 @@ export class PageReader {
       maxSeq: max,
       limit,
       sparse: plan.sparse,
+      seam: plan.seam,
     };
     const builder = new PageBuilder(plan);
     let complete = false;
@@ -118,7 +119,7 @@ export class PageReader {
     const { tick, snapshot, minSeq, maxSeq } = lastOf(plan);
     // As many rows as seqs: every seq of the range is one of this batch.
     if (maxSeq - minSeq + 1 === tick.count) return minSeq + plan.skip - 1;
-    const range = { earlier: plan.earlier, later: snapshot, afterSeq: minSeq - 1, maxSeq };
+    const range = { earlier: plan.earlier, later: snapshot, afterSeq: minSeq - 1, maxSeq, seam: plan.seam };
     const [row] = await lease.rows<{ readonly seq: string }>(seqAt(range, plan.skip));
     // Nothing there: then nothing follows either, and the builder says so.
     return row === undefined ? maxSeq : Number(row.seq);

@@ -25,11 +25,13 @@ export const publishEvents = `
  *
  * As ticks go on, a transaction that is seen stays seen, and ticks are numbered without holes: so the first tick that sees
  * it is found by halving. Its place there is its rank by seq among the rows that this tick sees and the one before does
- * not; that all of them are still there is checked by the tick's own count.
+ * not; that all of them are still there is checked by the tick's own count. All that since the last seam: snapshots and rows
+ * from before it have the transaction ids of another server (see millrace.write_seam).
  */
 export const findLastVersion = `
   with recursive search(low, high) as (
-    select (select min(tick) from millrace.tick), (select max(tick) from millrace.tick)
+    select greatest((select min(tick) from millrace.tick),
+        (select max(first_tick) from millrace.epoch where not same_xids)), (select max(tick) from millrace.tick)
     union all
     select case when v.seen then s.low else m.tick + 1 end, case when v.seen then m.tick else s.high end
     from search s, lateral (select (s.low + s.high) / 2 as tick) m, lateral (
@@ -40,7 +42,8 @@ export const findLastVersion = `
   from search s
     join millrace.tick t on t.tick = s.low and pg_visible_in_snapshot($1::xid8, t.snapshot)
     join millrace.tick p on p.tick = t.tick - 1 and not pg_visible_in_snapshot($1::xid8, p.snapshot),
-    (select max(seq) as seq from millrace.outbox where xid = $1::xid8) l,
+    (select max(seq) as seq from millrace.outbox
+     where xid = $1::xid8 and seq > (select base_seq from millrace.tick order by tick desc limit 1)) l,
     millrace.outbox o
   where s.low = s.high and l.seq is not null
     and o.seq >= t.min_seq and o.seq <= t.max_seq

@@ -7,6 +7,17 @@ export interface Batch {
   readonly limit: number;
   /** Through the index on xid. */
   readonly sparse: boolean;
+  /** Instead of the snapshots. */
+  readonly seam?: Seam | undefined;
+}
+
+/**
+ * The batch of the first tick after a restored dump: every row above `seq`, and those that the tick itself names. No row of
+ * it is told by its xid, for some came with the dump and some were written since: see `millrace.write_seam`.
+ */
+export interface Seam {
+  readonly tick: number;
+  readonly seq: number;
 }
 
 /**
@@ -27,7 +38,7 @@ export function copyBatch(batch: Batch): string {
   return `
     copy (
       select o.xid, o.seq, o.topic, o.key, o.operation, o.before, o.after, o.headers, o.occurred_at
-      from ${rowsOf(batch)}
+      from ${rowsOf(batch, batch.limit)}
       order by o.seq limit ${batch.limit}
     ) to stdout (format binary);
     commit`;
@@ -39,10 +50,13 @@ export function copyBatch(batch: Batch): string {
  */
 export function seqAt(batch: Omit<Batch, "limit" | "sparse">, place: number): string {
   return `
-    select o.seq from ${rowsOf({ ...batch, sparse: false })} order by o.seq offset ${place - 1} limit 1`;
+    select o.seq from ${rowsOf({ ...batch, sparse: false }, place)} order by o.seq offset ${place - 1} limit 1`;
 }
 
-function rowsOf({ earlier, later, afterSeq, maxSeq, sparse }: Omit<Batch, "limit">): string {
+/** At least the first `most` of them, in no order. */
+function rowsOf(batch: Omit<Batch, "limit">, most: number): string {
+  const { earlier, later, afterSeq, maxSeq, sparse, seam } = batch;
+  if (seam !== undefined) return seamRows(seam, afterSeq, maxSeq, most);
   const range = `o.seq > ${afterSeq} and o.seq <= ${maxSeq}`;
   if (sparse) {
     return `millrace.new_xids('${earlier}', '${later}') x,
@@ -51,4 +65,17 @@ function rowsOf({ earlier, later, afterSeq, maxSeq, sparse }: Omit<Batch, "limit
   return `millrace.outbox o where ${range}
         and pg_catalog.pg_visible_in_snapshot(o.xid, '${later}')
         and not pg_catalog.pg_visible_in_snapshot(o.xid, '${earlier}')`;
+}
+
+/** Each half is limited in its own order, so that a page of a large batch reads no more than itself. */
+function seamRows({ tick, seq }: Seam, afterSeq: number, maxSeq: number, most: number): string {
+  return `(
+        (select o.* from (
+            select early from millrace.tick t, pg_catalog.unnest(t.early_seqs) early
+            where t.tick = ${tick} and early > ${afterSeq} order by early limit ${most}) e,
+          lateral (select * from millrace.outbox o where o.seq = e.early offset 0) o)
+        union all
+        (select o.* from millrace.outbox o
+          where o.seq > ${Math.max(afterSeq, seq)} and o.seq <= ${maxSeq} order by o.seq limit ${most})
+      ) o`;
 }

@@ -26,7 +26,7 @@ export function beginPage(epoch: string, wanted: number, maxTicks: number): stri
     lock table only millrace.outbox in access share mode;
     select millrace.assert_epoch('${epoch}');
     select ${tickRow} as text,
-      t.min_seq, t.max_seq
+      t.min_seq, t.max_seq, t.seam_seq
     from millrace.tick t
     where t.tick >= (
         select tick from millrace.tick where first_version <= ${wanted} and count > 0
