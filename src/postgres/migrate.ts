@@ -32,18 +32,31 @@ export interface MigrationResult {
 /** Who migrates holds this: the pg_namespace catalog's oid, so as to stay out of applications' keys, and a number. */
 const migrationLock = "2615, 7213";
 
-/** One round trip. Nothing that the role or the database presets may change what the migrations mean or cut them off. */
+/**
+ * One round trip. Nothing that the role or the database presets may change what the migrations mean or cut them off. But
+ * writers queue behind their locks: a process that freezes between two migrations is given up after 3 s.
+ */
 const beginMigration = `
   begin isolation level read committed read write;
   set local search_path = pg_catalog, pg_temp;
   set local lock_timeout = '1s';
   set local statement_timeout = 0;
-  set local idle_in_transaction_session_timeout = 0;
+  set local idle_in_transaction_session_timeout = '3s';
   set local synchronous_commit = on;
   set local standard_conforming_strings = on;
   set local client_min_messages = warning;
   set local default_tablespace = '';
   select set_config(name, '0', true) from pg_settings where name = 'transaction_timeout'`;
+
+/**
+ * The one lock that may have to wait for a writer's transaction, before any other is held. Writers take locks on several
+ * tables, in whatever order they call and write: were one of them waited for while another is held, writers would be killed
+ * by deadlocks. Whoever has got past this one already is given 50 ms, less than it takes to look for a deadlock; then
+ * everything is let go and tried again.
+ */
+const keepWritersOut = `
+  lock table only millrace.outbox in access exclusive mode;
+  set local lock_timeout = '50ms'`;
 
 /**
  * Brings the schema `millrace` to the version that this Millrace knows, in one transaction: all of it or nothing. Safe from
@@ -143,8 +156,12 @@ async function applyPending(client: pg.Client, shipped: readonly Migration[]): P
   const applied = await migrationsOf(client);
   const todo = pending(shipped, applied);
   if (todo.length === 0) return todo;
-  if (applied.length === 0) await client.query(await prepareSchema());
-  else await becomeOwner(client);
+  if (applied.length === 0) {
+    await client.query(await prepareSchema());
+  } else {
+    await becomeOwner(client);
+    await client.query(keepWritersOut);
+  }
   for (const migration of todo) {
     await runMigration(client, migration);
     await client.query("insert into millrace.migration (number, name, sha256) values ($1, $2, $3)", [

@@ -5,6 +5,7 @@ import { FeedError } from "../core/errors.ts";
 import { rowsOf } from "./catalog.ts";
 import { sentence, sqlState, sqlStateOf } from "./database-error.ts";
 import { withLease } from "./lease.ts";
+import { type Literal, withLiterals } from "./literal.ts";
 import { look } from "./look.ts";
 import { type Polling, type PollingProblem, pollingProblems } from "./poll/polling.ts";
 import { queryError } from "./query-error.ts";
@@ -146,7 +147,7 @@ async function begin(
   database: pg.Client,
   request: Omit<WatchRequest, TriggerSettings>,
   statement: string,
-  further: readonly unknown[],
+  further: readonly Literal[],
   options: LockOptions,
 ): Promise<Source> {
   const oid = await tableOid(database, request.table);
@@ -306,17 +307,22 @@ async function tableOid(database: pg.Client, table: string): Promise<number> {
   );
 }
 
-/** One statement in a transaction that writes and is READ COMMITTED, whatever the role's defaults. */
+/**
+ * One statement in a transaction that writes and is READ COMMITTED, whatever the role's defaults. In one message: a process
+ * that freezes between two would keep the table locked against its writers.
+ */
 async function change<R extends pg.QueryResultRow>(
   database: pg.Client,
   statement: string,
-  parameters: readonly unknown[],
+  parameters: readonly Literal[],
 ): Promise<pg.QueryResult<R>> {
-  await database.query("begin isolation level read committed read write");
   try {
-    const result = await database.query<R>(statement, [...parameters]);
-    await database.query("commit");
-    return result;
+    const results: unknown = await database.query(
+      `begin isolation level read committed read write; ${withLiterals(statement, parameters)}; commit`,
+    );
+    const [, answer] = results as readonly pg.QueryResult<R>[];
+    if (answer === undefined) throw new FeedError("INTERNAL", "The statement gave no answer.", "Report this.");
+    return answer;
   } catch (error) {
     // When that fails too, the connection is gone, and the first error says why.
     await database.query("rollback").catch(() => undefined);
