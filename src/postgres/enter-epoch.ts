@@ -5,7 +5,8 @@ import type { Ancestor, Lineage } from "../core/lineage.ts";
 import type { Tick } from "../core/page.ts";
 import { sentence, sqlStateOf } from "./database-error.ts";
 import type { Lease } from "./lease.ts";
-import { beginEpoch, epochInForce, readLineage } from "./statements/enter-epoch.ts";
+import { look } from "./look.ts";
+import { beginEpoch, epochInForce, readLineage, restoreUnderWay } from "./statements/enter-epoch.ts";
 import { tickFate } from "./statements/tick.ts";
 
 /** What a store has read of a database: proof for the store that comes after it, should the database not hold it any more. */
@@ -42,7 +43,8 @@ const copied = "MR003";
  * The epoch to serve, with its ancestors. Begins one when the database turns out to be a copy, or older than what was read
  * from it before.
  *
- * @throws FeedError INVALID_REQUEST for `refuse` where one is due. What the driver throws: a standby raises MR002.
+ * @throws FeedError INVALID_REQUEST for `refuse` where one is due; DATABASE_UNAVAILABLE while a dump is being restored. What
+ * the driver throws: a standby raises MR002.
  */
 export async function enterEpoch(lease: Lease, options: EntryOptions): Promise<Lineage> {
   const due = await epochDue(lease, options.followed);
@@ -54,6 +56,7 @@ export async function enterEpoch(lease: Lease, options: EntryOptions): Promise<L
       "Start with --new-epoch auto, or run `select millrace.begin_epoch()`, to begin a new epoch here; `millrace doctor` explains.",
     );
   }
+  await assertRestored(lease);
   const begun = await begin(lease, due.proof);
   const { parent } = begun;
   if (parent !== undefined && begun.epoch !== due.proof?.epoch) options.onBegun?.({ ...begun, parent });
@@ -105,6 +108,18 @@ async function lostTick(lease: Lease, epoch: string, followed: Followed | undefi
     if (fate?.held === false && !fate.dropped) return tick;
   }
   return undefined;
+}
+
+async function assertRestored(lease: Lease): Promise<void> {
+  const [row] = await look(lease.client, () => lease.rows<{ readonly restoring: boolean }>(restoreUnderWay));
+  if (row?.restoring === true) {
+    throw new FeedError(
+      "DATABASE_UNAVAILABLE",
+      "A dump is being restored into this database.",
+      "Let it come to its end and close its sessions (pg_restore, psql): a new epoch then begins by itself.",
+      { retryAfterMs: 1_000 },
+    );
+  }
 }
 
 interface BegunRow {

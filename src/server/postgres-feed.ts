@@ -46,7 +46,8 @@ async function openPostgresFeed(
 ): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
   const { applied, version } = await migrate(databaseUrl, {
-    apply: config.migrate,
+    // An empty database under a running server is one that somebody is about to restore into.
+    apply: config.migrate && followed === undefined,
     onWait: (sentence) => log.warn({}, sentence),
     signal,
   });

@@ -34,3 +34,27 @@ export function beginEpoch(proof: { readonly epoch: string; readonly lost: Tick 
     from millrace.begin_epoch(${values}) e;
     commit`;
 }
+
+/**
+ * Whether a dump is being restored into this database at this moment: an epoch that began before its end would miss what is
+ * loaded later. Of a restored dump only, told by the oid of its outbox or by its cluster; a copy of files is whole.
+ *
+ * Primary keys are made once all data of their table, or of all its partitions, are loaded. Triggers come last: a watched
+ * table without its own is not there yet, or was dropped long ago; as long as somebody restores, the first is meant.
+ */
+export const restoreUnderWay = `
+  select exists (
+      select from unnest('{outbox,tick,epoch,source}'::text[]) as name
+      where not exists (
+        select from pg_index i
+        where i.indrelid = to_regclass('millrace.' || name) and i.indisprimary and i.indisvalid)
+    ) or exists (
+      select from pg_stat_activity a
+      where a.datname = current_database() and a.pid <> pg_backend_pid() and a.application_name in ('pg_restore', 'psql')
+    ) and exists (
+      select from millrace.source s
+      where to_regproc('millrace.capture_' || s.relid) is not null
+        and not exists (select from pg_trigger t where t.tgfoid = to_regproc('millrace.capture_' || s.relid))
+    ) as restoring
+  from (select * from millrace.epoch order by first_tick desc limit 1) e, pg_control_system() c
+  where e.outbox_oid <> to_regclass('millrace.outbox') or e.system_identifier <> c.system_identifier`;

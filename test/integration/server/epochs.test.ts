@@ -5,7 +5,7 @@ import { resolveConfig } from "../../../src/server/config.ts";
 import { type RunningServer, startServer } from "../../../src/server/server.ts";
 import { createCluster, debian15Available } from "../../support/cluster.ts";
 import { type FeedClient, grpcClient, refusalFrom, resubscribe, Subscriber } from "./client.ts";
-import { coldCopy, query, standby, templateCopy } from "./restores.ts";
+import { coldCopy, dump, query, standby, templateCopy } from "./restores.ts";
 
 const PATIENCE = { timeout: 30_000 };
 
@@ -195,6 +195,47 @@ describe.runIf(debian15Available())("a failover behind one address", () => {
     await using kept = await resubscribe(client, following(reader.cursors.get(2n)));
     await kept.reaches(3n);
     expect([kept.epoch, kept.keys]).toEqual([refusal.epoch, ["d"]]);
+    await using lost = await resubscribe(client, following(reader.cursors.get(3n)));
+    expect(await lost.refusal()).toMatchObject({ code: "EPOCH_CHANGED", forkVersion: 2n });
+  });
+});
+
+describe.runIf(debian15Available())("a dump that is restored under a running server", () => {
+  it("G1 G8 G10 is left alone until it is whole, and its tables are captured from then on", async () => {
+    await using cluster = await createCluster({ binaries: "debian-15" });
+    const url = await cluster.createDatabase("shop");
+    await using running = await serve(url);
+    const { client } = running;
+    await query(url, "create table orders (id text primary key)");
+    await query(url, "select millrace.watch('orders')");
+    const order = (id: string) => query(url, "insert into orders values ($1)", [id]);
+    await using reader = new Subscriber(client, oldest);
+    await order("a");
+    await order("b");
+    await reader.reaches(2n);
+    const restore = await dump(cluster, "shop");
+    await order("c");
+    await reader.reaches(3n);
+    await query(cluster.url(), "drop database shop with (force)");
+    await query(cluster.url(), "create database shop template template0");
+    const said = async () => (await client.getStatus({})).problems.map(({ message }) => message).join(" ");
+    await vi.waitUntil(async () => (await said()).includes("does not exist"), PATIENCE);
+    expect(await query(url, "select to_regnamespace('millrace') is null")).toEqual([[true]]);
+    await restore("pre-data");
+    await restore("data");
+    await vi.waitUntil(async () => (await said()).includes("being restored"), PATIENCE);
+    expect(await query(url, "select count(*)::int from millrace.epoch")).toEqual([[1]]);
+    await restore("post-data");
+    await vi.waitUntil(async () => (await client.getStatus({})).state === FeedState.LIVE, PATIENCE);
+    const { epoch } = await client.getStatus({});
+    const begun = "select reason, fork_version::int, unsettled::int from millrace.epoch where id = $1";
+    expect(await query(url, begun, [epoch])).toEqual([["restored", 2, 0]]);
+    await order("d");
+    await using kept = await resubscribe(client, following(reader.cursors.get(2n)));
+    await kept.reaches(3n);
+    await using all = await resubscribe(client, { ...oldest });
+    await all.reaches(3n);
+    expect([kept.keys, all.keys]).toEqual([["d"], ["a", "b", "d"]]);
     await using lost = await resubscribe(client, following(reader.cursors.get(3n)));
     expect(await lost.refusal()).toMatchObject({ code: "EPOCH_CHANGED", forkVersion: 2n });
   });

@@ -54,6 +54,18 @@ export async function standby(cluster: TestCluster): Promise<() => Promise<void>
   };
 }
 
+/** Dumps a database; the result restores one section of it after the other into whatever has its name by then. */
+export async function dump(
+  cluster: TestCluster,
+  name: string,
+): Promise<(section: "pre-data" | "data" | "post-data") => Promise<void>> {
+  const file = `${cluster.dataDir}.${name}.dump`;
+  await run("/usr/lib/postgresql/15/bin/pg_dump", ["-Fc", "-f", file, cluster.url(name)]);
+  return async (section) => {
+    await run("/usr/lib/postgresql/15/bin/pg_restore", [`--section=${section}`, "-d", cluster.url(name), file]);
+  };
+}
+
 /** Copies a database by `CREATE DATABASE ... TEMPLATE`; the result gives the copy the name of the original. */
 export async function templateCopy(cluster: TestCluster, name: string): Promise<() => Promise<void>> {
   const copy = `${name}_${copies++}`;
