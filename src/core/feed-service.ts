@@ -120,7 +120,9 @@ class FeedService implements EpochFeed, FeedView {
     this.#reason ??= reason;
     this.#refuseOpening(reopening());
     if (this.#tail.started) {
-      this.log.changed.wakeAll();
+      const { changed } = this.log;
+      this.#tail.release();
+      changed.wakeAll();
     }
   }
 

@@ -84,6 +84,12 @@ export class Tail implements Service {
     return this.#over;
   }
 
+  /** Gives the events in memory back: a stream that nobody reads any more would keep them as long as its connection. */
+  release(): void {
+    const { logMaxBytes: maxBytes } = this.#options;
+    this.#log = this.#log && new Log({ maxBytes, head: this.#log.head, tick: undefined });
+  }
+
   async start(signal: AbortSignal): Promise<void> {
     const { store, clock, logMaxBytes } = this.#options;
     const { head, oldest } = await store.bounds(signal);

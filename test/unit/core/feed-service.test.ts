@@ -253,6 +253,7 @@ describe("feed", () => {
     const reason = epochChanged(memory.epoch, successor, 1);
     feed.end(reason);
     expect(await open.ended).toBe(reason);
+    expect(feed.status()).toMatchObject({ head: 2, logEvents: 0, logBytes: 0 });
     expect(reason.detail).toEqual({ epoch: successor.epoch, headVersion: 1, forkVersion: 1 });
     await feed.stop();
     expect(time.pending).toBe(0);
