@@ -5,6 +5,7 @@ import { duration, error, type Finding, ok, warning } from "./finding.ts";
 import { type Lease, withLease } from "./lease.ts";
 import { look } from "./look.ts";
 import { queryError } from "./query-error.ts";
+import { readStorage, type StorageProblem, storageFinding, storageProblems } from "./retention/storage.ts";
 import { readSources, type SourceProblem } from "./sources.ts";
 import { lastTick, lockWaits, openTransactions, preparedTransactions, seesActivity } from "./statements/why.ts";
 
@@ -18,6 +19,8 @@ export interface Why {
   readonly waits: readonly LockWait[];
   /** What is wrong with the capture of watched tables. */
   readonly capture: readonly SourceProblem[];
+  /** What is wrong with what is kept. */
+  readonly storage: readonly StorageProblem[];
   /** Whether sessions of other roles are visible; if not, `transactions` names only those that wrote events, without age. */
   readonly seesActivity: boolean;
   /** The above in sentences, errors first. */
@@ -112,6 +115,7 @@ async function seenBy({ client, rows }: Lease): Promise<Seen> {
     waits: await rows<LockWait & pg.QueryResultRow>(lockWaits),
     seesActivity: (await rows<{ sees: boolean }>(seesActivity))[0]?.sees ?? false,
     capture: (await readSources(client)).flatMap(({ problems }) => problems),
+    storage: storageProblems(await readStorage({ rows })),
   };
 }
 
@@ -120,6 +124,7 @@ function findings(seen: Seen, stuck: boolean): readonly Finding[] {
     settling(seen.lastTick, stuck),
     ...seen.waits.map(waitFinding),
     ...seen.capture.map(captureFinding),
+    ...seen.storage.map(storageFinding),
     ...seen.prepared.flatMap(preparedFinding),
     ...seen.transactions.flatMap(transactionFinding),
     ...(seen.seesActivity ? [] : [hidden]),

@@ -1,14 +1,13 @@
 import { type Finding, ok, warning } from "../finding.ts";
 import type { Lease } from "../lease.ts";
-import { readStorage, type Storage, storageProblems } from "./storage.ts";
+import { readStorage, type Storage, storageFinding, storageProblems } from "./storage.ts";
 
 const littleRoom = 1_000_000;
 
 /** What `doctor` says of partitions and of what is kept. */
 export async function storageFindings(lease: Lease): Promise<readonly Finding[]> {
   const storage = await readStorage(lease);
-  const problems = storageProblems(storage).map(({ code, message, action }) => warning(code, message, action));
-  return [...problems, ...room(storage), ...limits(storage)];
+  return [...storageProblems(storage).map(storageFinding), ...room(storage), ...limits(storage)];
 }
 
 function room({ defaultRows, drawn, partitions }: Storage): readonly Finding[] {

@@ -1,5 +1,5 @@
 import type { Version } from "../../core/event.ts";
-import { duration } from "../finding.ts";
+import { duration, error, type Finding, warning } from "../finding.ts";
 import type { Lease } from "../lease.ts";
 import { readExtent, readHolds, readPartitions, readRetention } from "./statements.ts";
 
@@ -128,6 +128,11 @@ export async function readStorage(lease: Pick<Lease, "rows">): Promise<Storage> 
   };
 }
 
+/** The same as findings. What is lost is an error; the rest goes on by itself once it can. */
+export function storageFinding({ code, message, action }: StorageProblem): Finding {
+  return code === "HOLD_OVERRIDDEN" ? error(code, message, action) : warning(code, message, action);
+}
+
 /** Something in the way for less than this is no matter: it is tried again. */
 const worthTellingMs = 60_000;
 
@@ -138,7 +143,7 @@ export function storageProblems(storage: Storage): readonly StorageProblem[] {
     .map(({ kind, name, version }) => ({
       code: "HOLD_OVERRIDDEN",
       message: `The ${kind} "${name}" wants what follows version ${version}, and was past the cap: the oldest is ${storage.oldest}.`,
-      action: `Take a new snapshot where that was needed, and \`millrace hold --release ${name}\`; raise the cap with \`millrace retain\` if there is room.`,
+      action: `Take a new snapshot where that was needed, and \`millrace hold ${name} --release\`; raise the cap with \`millrace retain\` if there is room.`,
     }));
   if (storage.waitsFor !== undefined && (storage.waitsMs ?? 0) >= worthTellingMs) {
     problems.push({

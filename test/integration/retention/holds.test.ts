@@ -1,10 +1,12 @@
 import { describe, expect, test } from "vitest";
 import { createPool } from "../../../src/postgres/database.ts";
+import { doctor } from "../../../src/postgres/doctor.ts";
 import { withLease } from "../../../src/postgres/lease.ts";
 import { look } from "../../../src/postgres/look.ts";
 import { hold, release, setRetention } from "../../../src/postgres/retention/settings.ts";
 import { readStorage, type Storage, storageProblems } from "../../../src/postgres/retention/storage.ts";
 import { readPrunable } from "../../../src/postgres/retention/upkeep.ts";
+import { why } from "../../../src/postgres/why.ts";
 import { keysOf, never, readAll } from "../ordering/stage.ts";
 import { openRetentionStage, type RetentionStage } from "./stage.ts";
 
@@ -87,9 +89,14 @@ describe("a hold", () => {
       {
         code: "HOLD_OVERRIDDEN",
         message: expect.stringContaining('"forgotten" wants what follows version 0'),
-        action: expect.stringContaining("millrace hold --release forgotten"),
+        action: expect.stringContaining("millrace hold forgotten --release"),
       },
     ]);
+    const pool = createPool({ url: stage.url, max: 1, idleMs: 1000 });
+    for (const findings of [await doctor(pool), (await why(pool, { graceMs: 0 })).findings]) {
+      expect(findings).toContainEqual(expect.objectContaining({ code: "HOLD_OVERRIDDEN", severity: "error" }));
+    }
+    await pool.end();
   });
 
   test("G11 past the cap of size only as much goes as must", async () => {
