@@ -234,8 +234,9 @@ class FeedService implements EpochFeed, FeedView {
     }
     const { changed } = this.log;
     const failure = () => this.#reason;
+    const over = () => this.#tail.over !== undefined;
     const { signal } = ending;
-    return new StreamDriver({ stream, store, snapshot: snapshot?.run, changed, failure, clock, timers, signal });
+    return new StreamDriver({ stream, store, snapshot: snapshot?.run, changed, failure, over, clock, timers, signal });
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {

@@ -13,6 +13,8 @@ import { Bell, type WakeSet } from "./wake-set.ts";
 const TURN_MS = 10;
 /** A client that has not come back for its next frame for so long is slow: history read ahead for it is given back. */
 const FORGET_MS = 1_000;
+/** Long before that the feed itself has noticed that its epoch is over, if it is: it asks ten times a second. */
+const OVER_KNOWN_MS = 30_000;
 
 /** What a driven stream needs of the world. */
 export interface DriveOptions {
@@ -24,6 +26,8 @@ export interface DriveOptions {
   readonly changed: WakeSet;
   /** What has made the feed unusable for streams; they end with it. */
   readonly failure: () => FeedError | undefined;
+  /** Whether the feed has noticed that its epoch is over: then `failure` comes, sooner or later. */
+  readonly over: () => boolean;
   readonly clock: Clock;
   readonly timers: Timers;
   /** Ends the stream, which then throws its reason. Also aborted by the caller once the stream has ended. */
@@ -32,8 +36,8 @@ export interface DriveOptions {
 
 /**
  * Does what a stream says until it ends: the I/O and the waiting around `Stream`. It waits for the feed, its one timer, its
- * one read, its snapshot and its client, all through one bell. A class with one async method, because a chain of async generators costs
- * more per frame than everything else that a stream does.
+ * one read, its snapshot and its client, all through one bell. A class with one async method, because a chain of async
+ * generators costs more per frame than everything else that a stream does.
  */
 export class StreamDriver {
   readonly #options: DriveOptions;
@@ -115,12 +119,29 @@ export class StreamDriver {
     snapshot?.next().then(
       (step) => this.#settle(() => stream.supplySnapshot(step)),
       (error: unknown) => {
-        // An epoch that is over ends the stream by `failure`, which knows more about it.
-        if (!(error instanceof EpochOver)) {
+        if (error instanceof EpochOver) {
+          this.#awaitFailure(error);
+        } else {
           this.#fail(error);
         }
       },
     );
+  }
+
+  /**
+   * An epoch that is over ends the stream by `failure`, which knows more about it. But behind an address that leads to
+   * several servers the snapshot may have met another one than the feed, which then goes on.
+   */
+  #awaitFailure(error: EpochOver): void {
+    const { timers, over, signal } = this.#options;
+    if (signal.aborted) {
+      return;
+    }
+    this.#cancelRetry = timers.after(OVER_KNOWN_MS, () => {
+      if (!over()) {
+        this.#fail(error);
+      }
+    });
   }
 
   #wait(untilMs: number): Promise<void> {

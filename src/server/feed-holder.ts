@@ -56,6 +56,8 @@ export class FeedHolder {
   readonly #stopping = new AbortController();
   #held: Held | undefined;
   #following: Promise<void> = Promise.resolve();
+  /** Feeds that were replaced and have not come to their end. */
+  #retired: Promise<unknown> = Promise.resolve();
 
   constructor(open: OpenFeed, slot: FeedSlot, log: Logger) {
     this.#open = open;
@@ -89,7 +91,7 @@ export class FeedHolder {
   async stop(): Promise<void> {
     this.#stopping.abort(goingDown());
     await this.#following;
-    await this.#held?.opened.stop();
+    await Promise.all([this.#held?.opened.stop(), this.#retired]);
   }
 
   async #opening(signal: AbortSignal): Promise<Held> {
@@ -136,7 +138,15 @@ export class FeedHolder {
     const { lineage } = next.opened;
     old.opened.feed.end(inForce === epoch ? interrupted() : epochChanged(epoch, { epoch: inForce, lineage }, head));
     this.#log.warn({ epoch: inForce, before: epoch, head, oldest }, "the feed moves again");
-    await old.opened.stop();
+    this.#retire(old);
+  }
+
+  /** Beside the new feed, which must not wait: the connections of the old one may lead to a server that is gone. */
+  #retire({ opened }: Held): void {
+    const ended = opened.stop().catch((error: unknown) => {
+      this.#log.warn({ err: error }, "the feed that was replaced did not end in order");
+    });
+    this.#retired = Promise.all([this.#retired, ended]);
   }
 }
 

@@ -156,6 +156,19 @@ describe("a stream in a snapshot", () => {
     }
   });
 
+  test("G10 does not wait for ever for the end of an epoch that only the snapshot has seen", async () => {
+    const over = new EpochOver("Another epoch is in force.");
+    const { tamper, fail } = stuck();
+    const { time, feed } = await setUp({}, tamper);
+    const { ended } = follow(feed.subscribe(REQUEST, signal));
+    await time.pass(100);
+    fail(over);
+    await time.pass(31_000);
+    expect(await ended).toBe(over);
+    await feed.stop();
+    expect(time.pending).toBe(0);
+  });
+
   test("G9 closes a reader that opens only after the client has gone, and each that was cut", async () => {
     const [opening, gate] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
     let opened = 0;
