@@ -2,7 +2,7 @@
 import { spawnSync } from "node:child_process";
 import { fileURLToPath } from "node:url";
 
-const names = ["tpcb", "latency", "writers", "history", "snapshot", "idle-tick", "retention"];
+const names = ["tpcb", "latency", "writers", "history", "snapshot", "idle-tick", "retention", "capture"];
 const failed = names.filter((name) => {
   const script = fileURLToPath(new URL(`./${name}.ts`, import.meta.url));
   return spawnSync(process.execPath, [script, ...process.argv.slice(2)], { stdio: "inherit" }).status !== 0;
