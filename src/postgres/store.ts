@@ -15,12 +15,12 @@ import type {
 } from "../core/ports.ts";
 import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
-import { type EntryOptions, enterEpoch, type Followed } from "./enter-epoch.ts";
+import { type EntryOptions, enterEpoch, type Followed } from "./epoch/enter-epoch.ts";
+import { assertContinues, ShownTicks } from "./epoch/shown-ticks.ts";
 import { withLease } from "./lease.ts";
 import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
-import { assertContinues, ShownTicks } from "./shown-ticks.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
 import { readBounds, readTickAt, readTickOf } from "./statements/find-ticks.ts";
 import { Tail } from "./tail.ts";

@@ -3,11 +3,11 @@ import { FeedError } from "../core/errors.ts";
 import type { Event, Version } from "../core/event.ts";
 import { eventBytes, type Page, type Tick } from "../core/page.ts";
 import { sqlStateOf } from "./database-error.ts";
+import { assertContinues, type ShownTicks } from "./epoch/shown-ticks.ts";
 import { operationFromLetter } from "./history.ts";
 import type { Lease } from "./lease.ts";
 import { type PageReader, readPage } from "./page.ts";
 import { queryError } from "./query-error.ts";
-import { assertContinues, type ShownTicks } from "./shown-ticks.ts";
 import { tickAndTail } from "./statements/tick.ts";
 import { tickFromText } from "./tick-row.ts";
 

@@ -2,7 +2,7 @@ import type { Logger } from "pino";
 import type { FeedError } from "../core/errors.ts";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
-import type { BegunEpoch, Followed } from "../postgres/enter-epoch.ts";
+import type { BegunEpoch, Followed } from "../postgres/epoch/enter-epoch.ts";
 import { withLease } from "../postgres/lease.ts";
 import { look } from "../postgres/look.ts";
 import { migrate } from "../postgres/migrate.ts";

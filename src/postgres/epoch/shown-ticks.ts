@@ -1,7 +1,7 @@
-import { EpochOver } from "../core/lineage.ts";
-import { type Tick, tickEnd } from "../core/page.ts";
-import type { Lease } from "./lease.ts";
-import { tickFate } from "./statements/tick.ts";
+import { EpochOver } from "../../core/lineage.ts";
+import { type Tick, tickEnd } from "../../core/page.ts";
+import type { Lease } from "../lease.ts";
+import { tickFate } from "../statements/tick.ts";
 
 /**
  * The newest ticks that this process has shown to anybody. A database that does not have them any more is not the one that

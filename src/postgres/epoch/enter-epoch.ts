@@ -1,13 +1,13 @@
 import pg from "pg";
-import { FeedError } from "../core/errors.ts";
-import type { Version } from "../core/event.ts";
-import type { Ancestor, Lineage } from "../core/lineage.ts";
-import type { Tick } from "../core/page.ts";
-import { sentence, sqlStateOf } from "./database-error.ts";
-import type { Lease } from "./lease.ts";
-import { look } from "./look.ts";
-import { beginEpoch, epochInForce, readLineage, restoreUnderWay } from "./statements/enter-epoch.ts";
-import { tickFate } from "./statements/tick.ts";
+import { FeedError } from "../../core/errors.ts";
+import type { Version } from "../../core/event.ts";
+import type { Ancestor, Lineage } from "../../core/lineage.ts";
+import type { Tick } from "../../core/page.ts";
+import { sentence, sqlStateOf } from "../database-error.ts";
+import type { Lease } from "../lease.ts";
+import { look } from "../look.ts";
+import { tickFate } from "../statements/tick.ts";
+import { beginEpoch, epochInForce, readLineage, restoreUnderWay } from "./statements.ts";
 
 /** What a store has read of a database: proof for the store that comes after it, should the database not hold it any more. */
 export interface Followed extends Lineage {
