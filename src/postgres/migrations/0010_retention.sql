@@ -307,8 +307,12 @@ comment on function millrace.forget(int) is 'Forgets versions that are due: dele
 --
 -- Readers lock the outbox before they take the snapshot in which they look for ticks: so nobody has in hand a tick that was
 -- deleted, and misses its rows.
+--
+-- Who reads the partition by its own name holds no lock on the outbox, and DROP would wait for him with everybody locked out:
+-- hence a limit here as well.
 create function millrace.drop_partition(lower_seq bigint) returns text
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set client_min_messages = warning as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp
+set lock_timeout = '200ms' set client_min_messages = warning as $$
 declare
   p record;
   closed boolean;

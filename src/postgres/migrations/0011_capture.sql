@@ -363,8 +363,11 @@ begin
     insert into millrace.outbox (topic, operation, source_id) values (tell_truncate.topic, 'T', tell_truncate.source_id);
     return;
   end if;
-  select o.operation, o.after into last from millrace.outbox o
-  where o.xid = pg_current_xact_id() and o.source_id = tell_truncate.source_id order by o.seq desc limit 1;
+  -- OFFSET 0 keeps it on the index over xid: for the last one the planner would read the outbox backwards, all of it when this
+  -- transaction has written nothing yet.
+  select o.operation, o.after into last
+  from (select * from millrace.outbox where xid = pg_current_xact_id() offset 0) o
+  where o.source_id = tell_truncate.source_id order by o.seq desc limit 1;
   -- From the partition to the root of them all, which may be above the watched table.
   ancestors := array(select format('%I.%I', n.nspname, c.relname)
     from pg_partition_ancestors(truncated) with ordinality a(relid, place) join pg_class c on c.oid = a.relid

@@ -245,6 +245,14 @@ declare
 begin
   select c.* into strict p from millrace.poll c join millrace.source s on s.id = c.source_id and s.capture = 'poll'
   where c.source_id = source for update of c;
+  -- Or a server could tell of a table that triggers watch.
+  if exists (
+    select from millrace.source s, unnest(topics) t(topic)
+    where s.id = source and t.topic <> s.topic and (t.topic collate "C" ~ s.topic_pattern) is not true)
+  then
+    raise exception 'a polled table is told of on its own topic only'
+      using errcode = '42501', hint = 'Call millrace.poll_batch.';
+  end if;
   insert into millrace.outbox (topic, key, operation, after, source_id)
   select u.topic, u.key, case when u.gone then 'D' else 'U' end::"char", case when not u.gone then u.image end, source
   from unnest(topics, keys, images, gone) with ordinality u(topic, key, image, gone, n) order by u.n;

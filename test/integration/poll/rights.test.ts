@@ -88,6 +88,29 @@ describe.each(servers)("the rights to poll on $name", ({ cluster }) => {
     expect(await database.value("select count(*)::int from millrace.source")).toBe(0);
   });
 
+  it("of a server are to tell of polled tables, on their own topics: not of those that triggers watch", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    const [server = ""] = await withRoles(database, "server");
+    await database.run(
+      table,
+      "create table orders (id int primary key)",
+      "select millrace.watch('orders'), millrace.poll('t', 'updated_at', topic => 'polled.{id}')",
+      `select millrace.allow('${server}', 'server')`,
+    );
+    const asServer = await database.session(server);
+    const id = await database.value<number>("select source_id from millrace.poll");
+    await asServer.query(`select millrace.poll_claim(${id}, millrace.assert_epoch())`);
+    const write = (topic: string) =>
+      asServer.query(
+        "select millrace.poll_write($1, array[$2], '{1}', '{null}', '{f}', '{5}', '{5}', null, null, true)",
+        [id, topic],
+      );
+    expect(await refusal(write("orders"))).toMatchObject({ code: "42501" });
+    expect(await refusal(write("polled.1.x"))).toMatchObject({ code: "42501" });
+    await write("polled.%long");
+    expect((await database.written()).map(({ topic }) => topic)).toEqual(["polled.%long"]);
+  });
+
   it("do not let row security be passed by: not by who asks, and not by the server", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     const [reader = "", server = ""] = await withRoles(database, "reader", "server");

@@ -131,6 +131,18 @@ test("a reader of the partition is waited for no longer than a writer is", async
   expect(await stage.keep()).toMatchObject({ dropped: ["outbox_1"] });
 });
 
+test("G11 a reader of the partition by its own name is waited for no longer either, with writers locked out", async () => {
+  await using stage = await openRetentionStage();
+  const [reader, writer] = [await stage.session(), await stage.session()];
+  await somethingDue(stage);
+  await stage.sql("select millrace.forget(100)");
+  await reader.query("begin; select count(*) from millrace.outbox_1");
+  await expect(stage.sql("select millrace.drop_partition(1)")).rejects.toMatchObject({ code: "55P03" });
+  await commit(writer, "beside");
+  await reader.query("commit");
+  expect(await stage.sql("select millrace.drop_partition(1) as outcome")).toEqual([{ outcome: "dropped" }]);
+});
+
 test("a partition that cannot go is named, and the others go", async () => {
   await using stage = await openRetentionStage();
   await somethingDue(stage);
