@@ -1,8 +1,8 @@
 -- Makes the schema and finds or makes its owner; the caller then becomes that owner with SET LOCAL ROLE.
 --
--- The owner is millrace_owner, a role that nobody logs in as and that owns nothing else: capture runs with its rights,
--- and so does any cast to json that a stranger defines on a type of theirs. Where the caller can neither make that role
--- nor become it, the caller owns the schema: safe, only less narrow.
+-- The owner is millrace_owner, a role that nobody logs in as and that owns nothing else: capture runs with its rights.
+-- Where the caller can neither make that role nor become it, the caller owns the schema: safe, for capture runs nobody's
+-- code but its own, only less narrow.
 --
 -- Everything that is captured must have a UTF-8 form, or the one event that has none would stop the feed for everybody.
 -- UTF8 has one by definition, and so have the encodings of single bytes of which each is mapped. SQL_ASCII holds any bytes
