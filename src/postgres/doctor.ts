@@ -1,5 +1,6 @@
 import pg from "pg";
 import { rowsOf } from "./catalog.ts";
+import { epochFindings } from "./epoch/checks.ts";
 import { error, type Finding, ok, warning } from "./finding.ts";
 import { type Lease, withLease } from "./lease.ts";
 import { look } from "./look.ts";
@@ -8,7 +9,7 @@ import { queryError } from "./query-error.ts";
 import { storageFindings } from "./retention/checks.ts";
 import { type ReadableSource, sourceRights } from "./snapshot/sources.ts";
 import { readSources } from "./sources.ts";
-import { assertEpoch, capabilities, serverFacts } from "./statements/doctor.ts";
+import { capabilities, serverFacts } from "./statements/doctor.ts";
 import { appliedMigrations, lastTickAhead, migrationsReadable, schemaOwner } from "./statements/lookups.ts";
 import { preparedTransactions } from "./statements/why.ts";
 import { captureFinding, type PreparedTransaction } from "./why.ts";
@@ -190,7 +191,7 @@ async function schemaFinding(lease: Lease, { schema, role }: ServerFacts): Promi
     : ok("SCHEMA", `The schema is ${found}, as this Millrace needs it.`);
 }
 
-const checks: readonly Check[] = [grants, owner, epoch, tickTime, prepared, storageFindings, capture, readable];
+const checks: readonly Check[] = [grants, owner, epochFindings, tickTime, prepared, storageFindings, capture, readable];
 
 function allowing(role: string, capability: string): string {
   const name = pg.escapeLiteral(pg.escapeIdentifier(role));
@@ -229,18 +230,6 @@ async function owner(lease: Lease): Promise<readonly Finding[]> {
         )
       : ok("OWNER", `The schema belongs to ${found.owner}, which is no superuser.`),
   ];
-}
-
-async function epoch(lease: Lease): Promise<readonly Finding[]> {
-  try {
-    const [row] = await lease.rows<{ epoch: string }>(assertEpoch);
-    return [ok("EPOCH", `Epoch ${row?.epoch ?? ""} was written by this server.`)];
-  } catch (cause) {
-    if (!(cause instanceof pg.DatabaseError) || !cause.code?.startsWith("MR")) throw cause;
-    return [
-      error("EPOCH", `Nothing can be settled: ${cause.message}.`, cause.hint ?? "Restore the server that wrote it."),
-    ];
-  }
 }
 
 async function tickTime(lease: Lease): Promise<readonly Finding[]> {

@@ -3,6 +3,7 @@ import type { FeedError } from "../core/errors.ts";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
 import type { BegunEpoch, Followed } from "../postgres/epoch/enter-epoch.ts";
+import { whatHappened } from "../postgres/epoch/reason.ts";
 import { withLease } from "../postgres/lease.ts";
 import { look } from "../postgres/look.ts";
 import { migrate } from "../postgres/migrate.ts";
@@ -133,14 +134,6 @@ async function startBackground(
 function tellNewEpoch({ reason, ...begun }: BegunEpoch, log: Logger): void {
   log.warn(
     { ...begun, reason },
-    `a new epoch has begun, because this database ${whatHappened[reason] ?? "is not the one that the last epoch was written by"}: cursors go on up to version ${begun.forkVersion}, and what came after it is not part of this history`,
+    `a new epoch has begun, because this database ${whatHappened(reason)}: cursors go on up to version ${begun.forkVersion}, and what came after it is not part of this history`,
   );
 }
-
-const whatHappened: Readonly<Record<string, string>> = {
-  restored: "was restored from a dump",
-  promoted: "was promoted from a standby, or recovered to a point in time",
-  copied: "was copied from another",
-  upgraded: "was upgraded to another major version",
-  rolled_back: "was rolled back to older files",
-};

@@ -58,3 +58,9 @@ export const restoreUnderWay = `
     ) as restoring
   from (select * from millrace.epoch order by first_tick desc limit 1) e, pg_control_system() c
   where e.outbox_oid <> to_regclass('millrace.outbox') or e.system_identifier <> c.system_identifier`;
+
+/** How an epoch, $1, came about. */
+export const readEpoch = `
+  select to_char(e.created_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') as "createdAt", e.reason, e.parent,
+    e.fork_version::text as "forkVersion", e.unsettled::text as unsettled
+  from millrace.epoch e where e.id = $1::uuid`;

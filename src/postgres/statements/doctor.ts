@@ -25,6 +25,3 @@ export const capabilities = `
     (select bool_and(has_function_privilege(p.oid, 'EXECUTE')) from pg_catalog.pg_proc p
      where p.pronamespace = to_regnamespace('millrace') and p.proname = 'watch') as "mayWatch"
   from unnest(array['millrace.outbox', 'millrace.tick', 'millrace.epoch', 'millrace.source', 'millrace.publication']) t`;
-
-/** Raises when this is not the server, or the stretch of its life, that the feed was written by. */
-export const assertEpoch = "select millrace.assert_epoch() as epoch";

@@ -127,6 +127,18 @@ describe("doctor", () => {
     expect(await ills()).toEqual([expect.objectContaining({ code: "EPOCH", severity: "error" })]);
   });
 
+  it("explains how the epoch in force came about", async () => {
+    const said = async () => (await examine()).find(({ code }) => code === "EPOCH");
+    expect(await said()).toMatchObject({ severity: "ok", message: expect.stringContaining("is the first") });
+    await database.sql("update millrace.epoch set timeline = timeline - 1");
+    expect((await said())?.message).toContain("It was written by server");
+    await database.sql(commandOf(await said()));
+    expect(await said()).toMatchObject({
+      severity: "ok",
+      message: expect.stringMatching(/began at .*was promoted from a standby.* shares versions up to 0 with /),
+    });
+  });
+
   it("sees each fault of capture", async () => {
     await database.sql(`create table a (id int primary key); create table b (id int primary key); create table c (id int primary key);
       select millrace.watch('a'), millrace.watch('b'), millrace.watch('c');
