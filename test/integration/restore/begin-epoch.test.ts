@@ -5,7 +5,7 @@ import { freshDatabase, sharedCluster } from "../../support/cluster.ts";
 import { refusal } from "../capture/watched-database.ts";
 import { tick } from "../ordering/stage.ts";
 import { query } from "../server/restores.ts";
-import { change, epochOf, judge, readFeed, Sessions } from "./history.ts";
+import { change, epochOf, judge, readFeed, Sessions, spend } from "./history.ts";
 
 /** Makes a database believe that a dump was restored into it, or that a standby was promoted. */
 const pretend = {
@@ -148,6 +148,34 @@ describe("begin_epoch", () => {
     await query(lucky, pretend.upgraded);
     await judge(lucky, await readFeed(lucky), undefined, 0);
     expect(await epochOf(lucky)).toMatchObject({ reason: "restored", same: false });
+  });
+
+  test("G1 a dump that was restored under the very same oids is noticed, and nothing written since is lost", async () => {
+    await using sessions = new Sessions();
+    const url = await freshDatabase({ migrated: true });
+    await query(url, "select millrace.emit('t', 'a')");
+    const before = await readFeed(url);
+    const session = await sessions.to(url);
+    for (const table of ["origin", "tick", "outbox"]) {
+      await session.query(`begin; create temp table kept as select * from millrace.${table}; truncate millrace.${table};
+        insert into millrace.${table} select * from kept; drop table kept; commit`);
+    }
+    // Written by a cluster that had come further.
+    await query(
+      url,
+      `update millrace.tick set snapshot = format('%1$s:%1$s:', pg_current_xact_id()::text::bigint + 1000)::pg_snapshot
+       where tick = (select max(tick) from millrace.tick)`,
+    );
+    await query(url, "select millrace.emit('t', 'b')");
+    await spend(url, 2000);
+    await query(url, "select millrace.emit('t', 'c')");
+    expect(await refusal(session.query("select millrace.assert_epoch()"))).toMatchObject({ code: "MR003" });
+    expect(await query(url, "select millrace.is_unadopted()")).toEqual([[true]]);
+    await judge(url, await readFeed(url), before, 1);
+    expect(await epochOf(url)).toMatchObject({ reason: "restored", same: false, fork: 1, unsettled: 2, epochs: 2 });
+    expect(await query(url, "select millrace.is_unadopted()")).toEqual([[false]]);
+    await query(url, "vacuum (freeze, full) millrace.origin");
+    await query(url, "select millrace.assert_epoch()");
   });
 
   test("is for servers", async () => {

@@ -6,7 +6,7 @@ import { advanceAll, never, readAll } from "../ordering/stage.ts";
 import { query } from "../server/restores.ts";
 
 /** An event as one text: what must never change once it has been read. */
-function textOf({
+export function textOf({
   version,
   topic,
   key,
