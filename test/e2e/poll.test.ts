@@ -1,15 +1,17 @@
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { createCluster, type TestCluster } from "../support/cluster.ts";
-import { cleanUp, millrace, parsed, scratchDirectory, startMillrace } from "./millrace-command.ts";
+import { cleanUp, millrace, parsed, type Running, scratchDirectory, startMillrace } from "./millrace-command.ts";
 
 let cluster: TestCluster;
 let directory: string;
+let server: Running | undefined;
 beforeAll(async () => {
   cluster = await createCluster();
   directory = await scratchDirectory();
 });
 afterAll(async () => {
+  await server?.end("SIGKILL");
   await cluster[Symbol.asyncDispose]();
   await cleanUp(directory);
 });
@@ -21,7 +23,7 @@ it("polls a table from its command line to a client's terminal, and ends it", as
   await client.query(
     "create table invoices (id int primary key, updated_at timestamptz not null default now(), deleted_at timestamptz)",
   );
-  const server = startMillrace(["start", "--json", "--port", "0"], { directory, env: { DATABASE_URL: url } });
+  server = startMillrace(["start", "--json", "--port", "0"], { directory, env: { DATABASE_URL: url } });
   const started = await server.line((line) => line.includes('"serverVersion"')).then(parsed);
   const here = (...args: readonly string[]) => millrace(args, { directory, env: { DATABASE_URL: url } });
 
