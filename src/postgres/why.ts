@@ -164,6 +164,7 @@ export function captureFinding({ kind, message, action }: SourceProblem): Findin
 
 /** Of which nothing is lost yet. */
 const nothingLostYet: ReadonlySet<SourceProblem["kind"]> = new Set([
+  "POLL_BEHIND",
   "COLUMN_GONE",
   "TABLE_GONE",
   "KEY_NULLABLE",
