@@ -41,6 +41,35 @@ comment on column millrace.tick.early_seqs is 'Of a seam: rows at or below seam_
 alter table millrace.publication add column epoch uuid;
 comment on column millrace.publication.epoch is 'The epoch that xid belongs to; null for the first.';
 
+-- All of a copy's identity may be the same by chance: of clusters that began as copies of one directory, the system identifier
+-- and, when the same was done in both, every oid. So one row tells by whom it was written: a file keeps that, frozen or not, and
+-- a dump writes the row anew.
+create table millrace.origin (
+  one boolean primary key default true check (one),
+  xid bigint not null
+);
+comment on table millrace.origin is
+  'One row, which tells the tables in which it was written from those into which it was restored. Never rewrite this table.';
+comment on column millrace.origin.one is 'There is one row.';
+comment on column millrace.origin.xid is 'The lower 32 bits of the id of the transaction that wrote this row.';
+
+create function millrace.sign_origin() returns void
+language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
+begin
+  delete from millrace.origin;
+  insert into millrace.origin (xid) values (0);
+  -- Of a subtransaction, if that is where this runs.
+  update millrace.origin o set xid = o.xmin::text::bigint;
+end $$;
+comment on function millrace.sign_origin() is 'Makes these tables the ones that the feed is written in. Part of begin_epoch.';
+select millrace.sign_origin();
+
+create function millrace.is_origin() returns boolean
+language sql stable set search_path = pg_catalog, pg_temp as $$
+  select exists (select from millrace.origin o where o.xid = o.xmin::text::bigint)
+$$;
+comment on function millrace.is_origin() is 'Whether these tables are the ones that the feed was written in, and no dump was restored into them.';
+
 create function millrace.identity(out system_identifier bigint, out database_oid oid, out timeline int, out outbox_oid oid)
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
   -- The timeline comes from the WAL position: the control file's is stale for minutes after a promotion.
@@ -78,6 +107,7 @@ begin
     or e.database_oid <> (select d.oid from pg_database d where d.datname = current_database())
     or e.timeline <> ('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int
     or e.outbox_oid <> 'millrace.outbox'::regclass
+    or not exists (select from millrace.origin o where o.xid = o.xmin::text::bigint)
   then
     select * into here from millrace.identity();
     raise exception 'this database is a copy: epoch % was written by another server, on another timeline, or before a dump was restored', e.id
@@ -108,7 +138,7 @@ declare
 begin
   select * into here from millrace.identity();
   select coalesce(max(s.first_tick), 0) into since from millrace.epoch s where not s.same_xids;
-  if here.outbox_oid <> e.outbox_oid then
+  if here.outbox_oid <> e.outbox_oid or not millrace.is_origin() then
     return false;
   end if;
   with recent as (
@@ -262,7 +292,8 @@ begin
   select * into here from millrace.identity();
   same := millrace.has_same_xids(e);
   cause := case
-    when pg_snapshot_xmax(pg_current_snapshot()) < pg_snapshot_xmax(p.snapshot) or here.outbox_oid <> e.outbox_oid then 'restored'
+    when pg_snapshot_xmax(pg_current_snapshot()) < pg_snapshot_xmax(p.snapshot) or here.outbox_oid <> e.outbox_oid
+      or not millrace.is_origin() then 'restored'
     when here.system_identifier <> e.system_identifier then case when same then 'upgraded' else 'restored' end
     when here.timeline <> e.timeline then 'promoted'
     when here.database_oid <> e.database_oid then 'copied'
@@ -289,6 +320,7 @@ begin
     here.outbox_oid, cause, same, case when not same then seam.count end, session_user)
   returning n.* into e;
   if not same then
+    perform millrace.sign_origin();
     perform millrace.adopt_sources();
   end if;
   return e;
@@ -407,7 +439,7 @@ $$;
 insert into millrace.permission (capability, function)
 values ('server', 'begin_epoch'), ('server', 'identity');
 
-revoke all on function millrace.identity(), millrace.epoch_in_force(), millrace.has_same_xids(millrace.epoch),
+revoke all on function millrace.sign_origin(), millrace.is_origin(), millrace.identity(), millrace.epoch_in_force(), millrace.has_same_xids(millrace.epoch),
   millrace.version_before_loss(bigint, bigint, bigint, bigint, bigint), millrace.write_seam(),
   millrace.begin_epoch(uuid, bigint, bigint, bigint, bigint, bigint),
   millrace.record_owner() from public;

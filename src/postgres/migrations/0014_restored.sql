@@ -4,7 +4,7 @@
 -- Oids mean what they meant in all copies but a restored dump.
 create function millrace.is_unadopted() returns boolean
 language sql stable security definer set search_path = pg_catalog, pg_temp as $$
-  select e.outbox_oid <> 'millrace.outbox'::regclass
+  select e.outbox_oid <> 'millrace.outbox'::regclass or not millrace.is_origin()
     or e.system_identifier <> (select c.system_identifier from pg_control_system() c) and not millrace.has_same_xids(e)
   from millrace.epoch_in_force() e
 $$;

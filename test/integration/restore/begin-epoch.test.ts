@@ -1,7 +1,7 @@
-import { setImmediate as turn } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { freshDatabase, sharedCluster } from "../../support/cluster.ts";
+import { eventually } from "../../support/deadline.ts";
 import { refusal } from "../capture/watched-database.ts";
 import { tick } from "../ordering/stage.ts";
 import { query } from "../server/restores.ts";
@@ -15,6 +15,12 @@ const pretend = {
 } as const;
 
 const begin = "select * from millrace.begin_epoch()";
+
+/** Until a session waits for a lock on the outbox. */
+async function somebodyWaits(url: string): Promise<void> {
+  const waiting = "select from pg_locks where not granted and relation = 'millrace.outbox'::regclass";
+  await vi.waitUntil(async () => (await query(url, waiting)).length > 0, { timeout: 10_000, interval: 1 });
+}
 
 describe("begin_epoch", () => {
   test("does nothing where nothing has changed, also twice", async () => {
@@ -47,7 +53,7 @@ describe("begin_epoch", () => {
     const first = refusal(server.query(begin));
     // It waits: from now on writers queue behind it.
     const waiting = "select from pg_locks where not granted and relation = 'millrace.outbox'::regclass";
-    while ((await query(url, waiting)).length === 0) await turn();
+    await eventually(async () => (await query(url, waiting)).length > 0);
     const queued = change(other, "other", 1);
     expect(await first).toMatchObject({
       code: "55P03",
@@ -77,7 +83,7 @@ describe("begin_epoch", () => {
     await server.query(begin);
     const waits = change(writer, "k", 2);
     const waiting = "select from pg_locks where not granted and relation = 'millrace.outbox'::regclass";
-    while ((await query(url, waiting)).length === 0) await turn();
+    await eventually(async () => (await query(url, waiting)).length > 0);
     await server.query("commit");
     await waits;
     await writer.query("commit");
