@@ -31,6 +31,7 @@ const nothingYet: FeedStatus = {
 export function createFeedSlot(): FeedSlot {
   let current: Feed | undefined;
   let failure: FeedFailure | undefined;
+  let draining = false;
   const absent = () =>
     new FeedError(
       "DATABASE_UNAVAILABLE",
@@ -42,6 +43,8 @@ export function createFeedSlot(): FeedSlot {
     fill(filled) {
       current = filled;
       failure = undefined;
+      // Nobody is served by it: it refuses them from now on, and there is nothing to wait for.
+      if (draining) void filled.drain(0);
     },
     explain(reason) {
       failure = reason;
@@ -55,7 +58,10 @@ export function createFeedSlot(): FeedSlot {
     // The feed's own iterator and no generator around it: only its `return()` ends a `next()` that waits.
     subscribe: (request, signal) => current?.subscribe(request, signal) ?? refused(absent()),
     publish: (request, signal) => current?.publish(request, signal) ?? Promise.reject(absent()),
-    drain: async (graceMs) => current?.drain(graceMs),
+    async drain(graceMs) {
+      draining = true;
+      await current?.drain(graceMs);
+    },
   };
 }
 

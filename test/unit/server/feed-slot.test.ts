@@ -1,0 +1,40 @@
+import { describe, expect, it } from "vitest";
+import { createFeed } from "../../../src/core/feed-service.ts";
+import { eventBytes } from "../../../src/core/page.ts";
+import { createMemoryStore } from "../../../src/memory/store.ts";
+import { createFeedSlot } from "../../../src/server/feed-slot.ts";
+import { ManualTime } from "../core/manual-time.ts";
+
+const request = {
+  start: { kind: "now" },
+  selectors: [],
+  checkpointIntervalMs: 15_000,
+  maxBatchBytes: 1024 * 1024,
+  measure: eventBytes,
+  afterTransaction: undefined,
+  deadlineMs: undefined,
+} as const;
+
+async function startedFeed() {
+  const time = new ManualTime();
+  const store = createMemoryStore({ clock: time, sources: [] });
+  const wakeUp = { nudge: () => undefined, wait: () => new Promise<void>((resolve) => time.after(10, resolve)) };
+  const feed = createFeed({ store, wakeUp, clock: time, timers: time, report: () => undefined });
+  await feed.start(new AbortController().signal);
+  return feed;
+}
+
+describe("the slot of a feed", () => {
+  it("lets nobody into a feed that comes while the server drains", async () => {
+    const slot = createFeedSlot();
+    const signal = new AbortController().signal;
+    const refusal = () => slot.subscribe(request, signal)[Symbol.asyncIterator]().next();
+    await expect(refusal()).rejects.toMatchObject({ code: "DATABASE_UNAVAILABLE" });
+    slot.fill(await startedFeed());
+    expect(slot.status().state).toBe("LIVE");
+    await slot.drain(0);
+    slot.fill(await startedFeed());
+    expect(slot.status().state).toBe("DRAINING");
+    await expect(refusal()).rejects.toMatchObject({ code: "DRAINING" });
+  });
+});
