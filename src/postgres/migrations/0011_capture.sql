@@ -10,7 +10,8 @@
 -- Which of that a column needs is found when the source is watched, and written into its trigger function together with a
 -- guard: that the row has just those columns, of just those types. ALTER TABLE makes the guard false, for it asks the row
 -- itself and the catalog as it is now, whatever snapshot the writer has; the row is then read by millrace.row_image, slowly,
--- until the function is written again. The guard and the block around it cost about 1 us for 10 columns.
+-- until the function is written again: by the transaction itself that has altered the table, when it goes on to change rows,
+-- or by a server that looks. The guard and the block around it cost about 1 us for 10 columns.
 
 alter table millrace.source add column capture text not null default 'trigger'
   check (capture in ('trigger', 'strict', 'poll'));
@@ -26,6 +27,7 @@ declare
   element constant text := 'millrace_' || depth;
   inner_value text;
   inner_guard text;
+  alias text;
   fields text;
 begin
   guard := format('pg_catalog.pg_typeof(%s) = %L::pg_catalog.regtype', v, of_type);
@@ -54,13 +56,17 @@ begin
       value := format('case when %1$s is not null then pg_catalog.format(''%%s'', %1$s) end', v);
     end if;
   elsif t.typtype = 'c' then
+    alias := element || 'r';
+    while exists (select from pg_attribute a where a.attrelid = t.typrelid and a.attname = alias) loop
+      alias := alias || '_';
+    end loop;
     select string_agg(format('%s as %I', e.value, a.attname), ', ' order by a.attnum),
            string_agg(' and ' || e.guard, '' order by a.attnum)
     into fields, inner_guard
     from pg_attribute a, millrace.value_expression(a.atttypid, format('(%s).%I', v, a.attname), depth + 1) e
     where a.attrelid = t.typrelid and a.attnum > 0 and not a.attisdropped;
     value := format('case when pg_catalog.format(''%%s'', %1$s) <> '''' then (select %2$s from (select %3$s) %2$s) end',
-      v, element || 'r', fields);
+      v, alias, fields);
     guard := guard || coalesce(inner_guard, '') || ' and ' || millrace.same_columns(t.typrelid);
   elsif t.typtype <> 'b' or not exists (
       select from pg_cast c join pg_proc p on p.oid = c.castfunc join pg_language l on l.oid = p.prolang
@@ -317,6 +323,9 @@ begin
     old_image := null;
     new_image := null;
   end;
+  if old_image is null and new_image is null then
+    perform millrace.follow_columns(%4$s, tg_relid);
+  end if;
   if tg_op <> 'INSERT' then%5$s
   end if;
   if tg_op <> 'DELETE' then%6$s
@@ -397,17 +406,37 @@ begin
     'Captures ' || s.name || '. Written by millrace.watch.');
 end $$;
 comment on function millrace.write_capture(millrace.source) is
-  'Writes the trigger function of a source, from its row and the catalog alone. Part of millrace.watch and of adopting '
-  'restored tables.';
+  'Writes the trigger function of a source, from its row and the catalog alone. Part of millrace.watch.';
 
-insert into millrace.permission (capability, function)
-values ('server', 'image_expression'), ('server', 'row_expression'), ('server', 'value_expression'), ('server', 'same_columns'),
-  ('server', 'kept_columns'), ('server', 'virtual_columns'), ('server', 'columns_now');
+-- ALTER TABLE and an UPDATE of all rows are often one transaction. It has the table to itself, and so nobody waits for the
+-- row of pg_proc that this changes; any other transaction leaves that alone. If it rolls back, so does this.
+create function millrace.follow_columns(source_id int, relid oid) returns void
+language plpgsql set search_path = pg_catalog, pg_temp set lock_timeout = '100ms' as $$
+declare
+  s millrace.source;
+begin
+  perform from pg_locks l where l.locktype = 'relation' and l.pid = pg_backend_pid() and l.relation = relid
+    and l.mode = 'AccessExclusiveLock' and l.granted;
+  if not found then
+    return;
+  end if;
+  select * into s from millrace.source o where o.id = source_id;
+  if exists (select from pg_proc p where p.oid = to_regproc('millrace.capture_' || s.relid) and p.prosrc <> millrace.capture_body(s)) then
+    perform millrace.write_capture(s);
+  end if;
+exception when lock_not_available or internal_error then
+  -- A server is at it, or was a moment ago.
+  return;
+end $$;
+comment on function millrace.follow_columns(int, oid) is 'Writes a trigger function again where its table was altered. Part of capture.';
+
+insert into millrace.permission (capability, function) select 'server',
+  unnest('{image_expression,row_expression,value_expression,same_columns,kept_columns,virtual_columns,columns_now}'::name[]);
 
 revoke all on function millrace.write_capture(millrace.source), millrace.value_expression(oid, text, int),
   millrace.same_columns(oid), millrace.row_expression(text[], oid[], text[], text, boolean),
   millrace.kept_columns(text[], text[], text[], text[]), millrace.virtual_columns(oid), millrace.image_expression(millrace.source, text),
-  millrace.columns_now(oid, text[]), millrace.tell_truncate(int, text, oid) from public;
+  millrace.columns_now(oid, text[]), millrace.follow_columns(int, oid), millrace.tell_truncate(int, text, oid) from public;
 
 -- Trigger functions of sources that were watched before this.
 do $$

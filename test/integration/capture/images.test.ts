@@ -188,6 +188,36 @@ describe.each(servers)("images on $name", ({ cluster }) => {
   });
 });
 
+describe.each(servers)("images of a table that is altered on $name", ({ cluster }) => {
+  it("are built the quick way again by the transaction that altered it, and as before if that rolls back", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    const text = () =>
+      database.value<string>("select prosrc from pg_proc where proname = 'capture_' || 't'::regclass::oid");
+    await database.run(
+      "create type mood as enum ('sad', 'glad')",
+      "create table t (id int primary key, v text, secret text)",
+      "select millrace.watch('t', exclude => '{secret}')",
+      "insert into t select n, 'v' from generate_series(1, 3) n",
+      "truncate millrace.outbox",
+    );
+    const before = await text();
+    await database.run("begin; alter table t add column m mood default 'glad', drop column v; update t set m = 'sad'");
+    expect(await text()).toContain("new.m");
+    await database.run("rollback");
+    expect(await text()).toBe(before);
+    await database.run("update t set v = 'w' where id = 1", "alter table t add column m mood default 'glad'");
+    await database.run("update t set v = 'x' where id = 2");
+    // Committed by another transaction: a server writes it again, no writer.
+    expect(await text()).toBe(before);
+    await database.run("begin; alter table t drop column v; update t set m = 'sad'; commit");
+    expect(await text()).not.toBe(before);
+    expect((await database.written()).map(({ after }) => after)).toEqual([
+      ...['{"id":1,"v":"w"}', '{"id":2,"v":"x","m":"glad"}'],
+      ...['{"id":3,"m":"sad"}', '{"id":1,"m":"sad"}', '{"id":2,"m":"sad"}'],
+    ]);
+  });
+});
+
 describe("images of virtual generated columns", () => {
   it("do not have them, neither in events nor in snapshots", async () => {
     const [embedded] = servers;
