@@ -19,7 +19,7 @@ const begin = "select * from millrace.begin_epoch()";
 /** Until a session waits for a lock on the outbox. */
 async function somebodyWaits(url: string): Promise<void> {
   const waiting = "select from pg_locks where not granted and relation = 'millrace.outbox'::regclass";
-  await vi.waitUntil(async () => (await query(url, waiting)).length > 0, { timeout: 10_000, interval: 1 });
+  await eventually(async () => (await query(url, waiting)).length > 0);
 }
 
 describe("begin_epoch", () => {
@@ -52,8 +52,7 @@ describe("begin_epoch", () => {
     const { rows } = await long.query<{ pid: number }>("select pg_backend_pid() as pid");
     const first = refusal(server.query(begin));
     // It waits: from now on writers queue behind it.
-    const waiting = "select from pg_locks where not granted and relation = 'millrace.outbox'::regclass";
-    await eventually(async () => (await query(url, waiting)).length > 0);
+    await somebodyWaits(url);
     const queued = change(other, "other", 1);
     expect(await first).toMatchObject({
       code: "55P03",
@@ -82,8 +81,7 @@ describe("begin_epoch", () => {
     await server.query("begin");
     await server.query(begin);
     const waits = change(writer, "k", 2);
-    const waiting = "select from pg_locks where not granted and relation = 'millrace.outbox'::regclass";
-    await eventually(async () => (await query(url, waiting)).length > 0);
+    await somebodyWaits(url);
     await server.query("commit");
     await waits;
     await writer.query("commit");
