@@ -117,7 +117,7 @@ describe.runIf(debian15Available())("watched tables of a restored dump", () => {
     expect(events.slice(before.head).map(({ topic, key }) => `${topic} ${key}`)).toEqual(["orders 7", "third 8"]);
   });
 
-  test("G12 are nobody else's: a stranger's table with the name and the trigger is not taken for one", async () => {
+  test("are nobody else's: a stranger's table with the name and the trigger is not taken for one", async () => {
     const { source, target, url, script } = await dumpedShop();
     await using _ = source;
     await using __ = target;
