@@ -56,7 +56,11 @@ export function addWatch(program: Command, terminal: Terminal): void {
     .option("--reset", "forget what was set before: what is not given becomes the default")
     .option("--poll <column>", "without triggers: look from time to time for rows in which this column has risen")
     .option("--every <time>", "with --poll: time between looks (default: 1s)", timeSpan("--every"))
-    .option("--overlap <time>", "with --poll: how long a transaction may take (default: 1min)", timeSpan("--overlap"))
+    .option(
+      "--overlap <time>",
+      "with --poll: longest time between a transaction's now() and its first write (default: 1min)",
+      timeSpan("--overlap"),
+    )
     .option("--deleted <column>", "with --poll: true, or not null, in rows that are deleted");
   withDatabaseOptions(command)
     .option("--json", "print the source as a JSON object")
