@@ -191,9 +191,10 @@ begin
   if kept is null then
     return null;
   end if;
+  -- Only what is shown is looked at: a key is told also where another column's type is not what the snapshot says.
   execute (select format('select array[%s]::oid[]', string_agg(format('pg_typeof(($1).%I)', n.name), ', ' order by n.place))
-    from unnest(names) with ordinality n(name, place)) into types using image_of;
-  select e.image, e.guard into expression from millrace.row_expression(names, types, kept, '($1)', false) e;
+    from unnest(kept) with ordinality n(name, place)) into types using image_of;
+  select e.image, e.guard into expression from millrace.row_expression(kept, types, kept, '($1)', false) e;
   execute format('select case when %s then %s end', coalesce(expression.guard, 'true'), expression.image) into image using image_of;
   return image;
 exception when syntax_error_or_access_rule_violation then

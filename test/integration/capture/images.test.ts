@@ -216,6 +216,22 @@ describe.each(servers)("images of a table that is altered on $name", ({ cluster 
       ...['{"id":3,"m":"sad"}', '{"id":1,"m":"sad"}', '{"id":2,"m":"sad"}'],
     ]);
   });
+
+  it("keep the key of what a transaction writes that is older than a change of a composite type", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    await database.run(
+      "create type pair as (a int, b int); create table t (id int primary key, p pair, region text)",
+      "select millrace.watch('t', topic => 't.{region}')",
+      "insert into t values (1, row(1, 2), 'eu')",
+    );
+    const older = await database.session();
+    await older.query("begin isolation level repeatable read; select count(*) from pg_class");
+    await database.run("alter type pair add attribute c int");
+    await older.query("update t set p = row(3, 4, 5); commit");
+    expect((await database.written()).filter(({ operation }) => operation === "U")).toMatchObject([
+      { topic: "t.eu", key: "1", after: '{"id":1,"region":"eu"}', headers: expect.stringContaining("millrace-drift") },
+    ]);
+  });
 });
 
 describe("images of virtual generated columns", () => {
