@@ -7,6 +7,10 @@
 --
 -- Every function here is run by whoever keeps the outbox, one at a time: see upkeep_turn.
 
+-- Not an advisory lock: anybody who may connect could take that, and nothing would ever be forgotten.
+create table millrace.upkeep_lock () with (autovacuum_enabled = false);
+comment on table millrace.upkeep_lock is 'Whoever holds it in SHARE ROW EXCLUSIVE mode is the one who keeps the outbox.';
+
 create function millrace.upkeep_turn() returns boolean
 language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
 begin
@@ -16,11 +20,16 @@ begin
   end if;
   -- Of a copy that is not a history of its own yet nothing may be judged: its ticks and its xids do not belong together.
   perform millrace.assert_epoch();
-  return pg_try_advisory_xact_lock('millrace.outbox'::regclass::int4, 2);
+  begin
+    lock table millrace.upkeep_lock in share row exclusive mode nowait;
+    return true;
+  exception when lock_not_available then
+    return false;
+  end;
 end $$;
 comment on function millrace.upkeep_turn() is
   'Whether this transaction is the one that keeps the outbox: makes, turns and drops partitions, and forgets ticks. The '
-  'advisory lock lasts for the transaction, so that it works through a pooler.';
+  'lock lasts for the transaction, so that it works through a pooler.';
 
 create function millrace.drawn() returns bigint
 language sql volatile security definer set search_path = pg_catalog, pg_temp as $$

@@ -216,7 +216,7 @@ declare
 begin
   perform millrace.assert_epoch();
   -- Not while another forgets and drops what this looks at.
-  perform pg_advisory_xact_lock('millrace.outbox'::regclass::int4, 2);
+  lock table millrace.upkeep_lock in share row exclusive mode;
   oldest := millrace.oldest_tick();
   select * into strict s from millrace.retention;
   select * into h from millrace.held_back() b order by b.version, b.name limit 1;

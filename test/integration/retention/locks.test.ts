@@ -206,6 +206,14 @@ test("several keep it at once: what one does the others leave, and none of them 
   expect(keysOf(await readAll(store, (await store.bounds(never)).oldest - 1))).toEqual(["end"]);
 });
 
+test("a stranger's advisory locks do not stop it", async () => {
+  await using stage = await openRetentionStage();
+  const stranger = await stage.session();
+  await somethingDue(stage);
+  await stranger.query("select pg_advisory_lock('millrace.outbox'::regclass::int4, n) from generate_series(2, 9) n");
+  expect(await stage.keep()).toMatchObject({ forgotten: 1, dropped: ["outbox_1"] });
+});
+
 test("a keeper outlives its database, and stops at any time", async () => {
   await using stage = await openRetentionStage();
   await using other = await openRetentionStage();
