@@ -93,7 +93,7 @@ const dumpers: readonly { readonly name: string; readonly folder: string }[] = d
   : [];
 
 describe.each(dumpers)("a dump made by $name", ({ folder }) => {
-  it("that is restored is refused, in another database and in its own, and its tables say that nothing is captured", async () => {
+  it("that is restored is refused by who must not begin an epoch, in another database and in its own, and its tables are not known yet", async () => {
     await using cluster = await createCluster({ binaries: "debian-15" });
     const own = await dumped(cluster);
     const dump = await promisify(execFile)(`${folder}/pg_dump`, ["--format=plain", own], { maxBuffer: 2 ** 26 });
@@ -104,9 +104,9 @@ describe.each(dumpers)("a dump made by $name", ({ folder }) => {
     await admin.end();
     for (const url of [own, other]) {
       await restore(`${folder}/psql`, url, dump.stdout);
-      const store = createPostgresStore({ url, directUrl: false });
+      const store = createPostgresStore({ url, directUrl: false, newEpoch: "refuse" });
       await expect(store.start(never)).rejects.toMatchObject({
-        code: "DATABASE_UNAVAILABLE",
+        code: "INVALID_REQUEST",
         message: expect.stringContaining("is a copy") as string,
       });
       const client = new pg.Client({ connectionString: url });
