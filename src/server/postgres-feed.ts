@@ -1,4 +1,5 @@
 import type { Logger } from "pino";
+import { systemClock } from "../core/clock.ts";
 import type { FeedError } from "../core/errors.ts";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
@@ -15,10 +16,13 @@ import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore, type PostgresStore } from "../postgres/store.ts";
 import type { Config } from "./config.ts";
 import type { OpenedFeed, OpenFeed } from "./feed-holder.ts";
+import { createLastLook } from "./last-look.ts";
 import { createProblemMonitor } from "./problem-monitor.ts";
 
 /** The monitor's connection is kept no longer than it takes to look. */
 const MONITOR_IDLE_MS = 1_000;
+/** Several looks of the monitor: what one that fails leaves out is not missed, what a database that is away hides is. */
+const STORAGE_MAX_AGE_MS = 60_000;
 
 /**
  * Opens the feed that is in `config.databaseUrl`, any number of times one after the other: each opening knows what the one
@@ -79,10 +83,11 @@ async function openPostgresFeed(
 
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS });
   opening.defer(() => pool.end());
-  let storage: Storage | undefined;
+  const lastStorage = createLastLook<Storage>(STORAGE_MAX_AGE_MS, systemClock);
   const monitor = createProblemMonitor(async (stopping) => {
     const sources = await listSources(pool);
-    storage = await withLease(pool, stopping, (lease) => look(lease.client, () => readStorage(lease)));
+    const storage = await withLease(pool, stopping, (lease) => look(lease.client, () => readStorage(lease)));
+    lastStorage.saw(storage);
     const captured = sources.flatMap(({ problems }) =>
       problems.map(({ kind, message, action }) => ({ code: kind, message, action })),
     );
@@ -98,7 +103,7 @@ async function openPostgresFeed(
     feed,
     lineage: store.lineage,
     problems: monitor.current,
-    storage: () => storage,
+    storage: lastStorage.current,
     stop: () => open.disposeAsync(),
   };
 }

@@ -789,7 +789,8 @@ export declare type GetStatusResponse = Message<"millrace.v1.GetStatusResponse">
   serverVersion: string;
 
   /**
-   * What is kept in the database, as of some seconds ago. Absent before this replica first looked.
+   * What is kept in the database, as of some seconds ago. Absent before this replica first looked, and when it could not look
+   * for 60 seconds, as while the database is away.
    *
    * @generated from field: millrace.v1.Storage storage = 13;
    */
