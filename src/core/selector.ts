@@ -168,7 +168,11 @@ function passes(rule: Rule, event: Event): boolean {
 
 const decoder = new TextDecoder();
 
-/** Of the messages without a key, those with this header. An application's own may carry it too, on topics of its own. */
+/**
+ * Of the messages without a key, those with this header. An application's own may carry it too, on topics of its own. Headers
+ * are flat JSON with values of strings, in which a quote is escaped: nothing but a name stands between bare quotes before a
+ * colon.
+ */
 function announcesSchema({ operation, headers }: Event): boolean {
-  return operation === "MESSAGE" && headers !== undefined && decoder.decode(headers).includes('"millrace-schema"');
+  return operation === "MESSAGE" && headers !== undefined && /"millrace-schema"\s*:/.test(decoder.decode(headers));
 }

@@ -149,7 +149,17 @@ describe("selectors", () => {
     expect(passes(event("orders.{region}", told))).toBe(true);
     expect(passes(event("parcels", told))).toBe(false);
     expect(passes(event("orders.eu", { ...told, key: "2" }))).toBe(false);
-    expect(passes(event("orders.eu", { ...told, headers: new TextEncoder().encode('{"a": "b"}') }))).toBe(false);
+    for (const others of [
+      '{"a": "b"}',
+      '{"a":"millrace-schema"}',
+      '{"a": "millrace-schema", "b": ":"}',
+      '{"a": "\\"millrace-schema\\": 1"}',
+      '{"x-millrace-schema": "changed"}',
+    ]) {
+      expect(passes(event("orders.eu", { ...told, headers: new TextEncoder().encode(others) }))).toBe(false);
+    }
+    const compact = new TextEncoder().encode('{"a":"b","millrace-schema":"changed"}');
+    expect(passes(event("orders.eu", { ...told, headers: compact }))).toBe(true);
     expect(passes(event("orders.eu", { ...told, headers: undefined }))).toBe(false);
   });
 
