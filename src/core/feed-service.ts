@@ -118,7 +118,7 @@ class FeedService implements EpochFeed, FeedView {
 
   end(reason: FeedError): void {
     this.#reason ??= reason;
-    this.#refuseOpening(reopening());
+    this.#refuseOpening(this.#refusal(reason));
     if (this.#tail.started) {
       const { changed } = this.log;
       this.#tail.release();
@@ -131,7 +131,7 @@ class FeedService implements EpochFeed, FeedView {
     if (this.#options.onOver === undefined) {
       this.end(reason);
     } else {
-      this.#refuseOpening(reopening());
+      this.#refuseOpening(this.#refusal(reason));
       this.#options.onOver(reason);
     }
   }
@@ -296,7 +296,7 @@ class FeedService implements EpochFeed, FeedView {
     }
   }
 
-  /** Whoever meets another epoch before the tail does is told to try again; and the tail shall look at once. */
+  /** Whoever meets another epoch before the tail does is told what the tail will find; and the tail shall look at once. */
   async #unlessOver<T>(work: Promise<T>): Promise<T> {
     try {
       return await work;
@@ -305,7 +305,7 @@ class FeedService implements EpochFeed, FeedView {
         throw error;
       }
       this.#options.wakeUp.nudge();
-      throw reopening(error);
+      throw this.#refusal(error);
     }
   }
 
@@ -317,13 +317,18 @@ class FeedService implements EpochFeed, FeedView {
     return deadlineMs - Math.min(CLOSING_LEAD_MS, remainingMs / 10);
   }
 
+  /** What is told to calls that this feed can serve no more: to try again only where somebody opens another one. */
+  #refusal(over: FeedError): FeedError {
+    return this.#options.onOver === undefined ? over : reopening(over);
+  }
+
   #assertServing(): void {
     if (this.#draining) {
       throw goingDown();
     }
     const { over, started } = this.#tail;
     if (over !== undefined) {
-      throw this.#options.onOver === undefined ? over : reopening(over);
+      throw this.#refusal(over);
     }
     if (!started) {
       throw new FeedError("DATABASE_UNAVAILABLE", "The feed is starting.", "Try again in a moment.", {

@@ -1,6 +1,7 @@
 import { backOffMs, pause } from "./back-off.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
+import { EpochOver } from "./lineage.ts";
 import { Log } from "./log.ts";
 import type { Clock, FeedStore, Service, Timers, WakeUp } from "./ports.ts";
 
@@ -196,7 +197,9 @@ export class Tail implements Service {
         this.#oldest = Math.max(this.#oldest, oldest);
       },
       (error: unknown) => {
-        if (!this.#stopping.signal.aborted && asFeedError(error).code !== "DATABASE_UNAVAILABLE") {
+        // Of these the next advance tells, with more to go by.
+        const told = error instanceof EpochOver || asFeedError(error).code === "DATABASE_UNAVAILABLE";
+        if (!this.#stopping.signal.aborted && !told) {
           report("The oldest version could not be asked for.", error);
         }
       },

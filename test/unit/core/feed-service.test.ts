@@ -1,86 +1,9 @@
 import { getEventListeners } from "node:events";
 import { describe, expect, test } from "vitest";
-import { FeedError } from "../../../src/core/errors.ts";
-import type { EpochFeed, Feed } from "../../../src/core/feed.ts";
-import { createFeed, type FeedOptions } from "../../../src/core/feed-service.ts";
-import type { Frame } from "../../../src/core/frame.ts";
-import { epochChanged } from "../../../src/core/lineage.ts";
-import { eventBytes } from "../../../src/core/page.ts";
-import type { FeedStore, WakeUp } from "../../../src/core/ports.ts";
-import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
+import { createFeed } from "../../../src/core/feed-service.ts";
+import { createMemoryStore } from "../../../src/memory/store.ts";
 import { ManualTime } from "./manual-time.ts";
-
-const REQUEST = {
-  start: { kind: "now" },
-  selectors: [],
-  checkpointIntervalMs: 15_000,
-  maxBatchBytes: 1024 * 1024,
-  measure: eventBytes,
-  afterTransaction: undefined,
-  deadlineMs: undefined,
-} as const;
-
-interface Setup {
-  readonly time: ManualTime;
-  readonly memory: MemoryStore;
-  readonly feed: EpochFeed;
-  readonly reports: string[];
-}
-
-/** A feed over memory in time that stands still; sleeps only on timers of that time. */
-async function setUp(options: Partial<FeedOptions> = {}, overStore = (store: FeedStore) => store): Promise<Setup> {
-  const time = new ManualTime();
-  const memory = createMemoryStore({ clock: time, sources: ["orders"] });
-  const reports: string[] = [];
-  const wakeUp: WakeUp = {
-    nudge: () => undefined,
-    wait: (_found, signal) => {
-      return new Promise((resolve) => {
-        const cancel = time.after(10, resolve);
-        signal.addEventListener("abort", () => [cancel(), resolve()], { once: true });
-      });
-    },
-  };
-  const report = (message: string, error?: unknown) =>
-    reports.push(error === undefined ? message : `${message} ${String(error)}`);
-  const feed = createFeed({ store: overStore(memory), wakeUp, clock: time, timers: time, report, ...options });
-  await feed.start(new AbortController().signal);
-  return { time, memory, feed, reports };
-}
-
-/** The same object with some methods in front of its own. */
-function inFrontOf(store: FeedStore, methods: Partial<FeedStore>): FeedStore {
-  return new Proxy(store, {
-    get: (target, name) => {
-      const value: unknown = Reflect.get(methods, name) ?? Reflect.get(target, name);
-      return typeof value === "function" ? value.bind(target) : value;
-    },
-  });
-}
-
-function emit(memory: MemoryStore, count = 1): void {
-  const transaction = memory.begin();
-  for (let i = 0; i < count; i++) {
-    transaction.emit({ topic: "notes", key: undefined, operation: "MESSAGE", payload: "{}", headers: {} });
-  }
-  transaction.commit();
-}
-
-/** Takes frames into a list, in the background. */
-function follow(feed: Feed, signal: AbortSignal, request: Partial<typeof REQUEST> = {}) {
-  const frames: Frame[] = [];
-  const ended = (async () => {
-    try {
-      for await (const frame of feed.subscribe({ ...REQUEST, ...request }, signal)) {
-        frames.push(frame);
-      }
-      return undefined;
-    } catch (error) {
-      return error;
-    }
-  })();
-  return { frames, ended };
-}
+import { emit, follow, inFrontOf, REQUEST, setUp } from "./memory-feed.ts";
 
 describe("feed", () => {
   test("G10 an idle stream says a checkpoint per interval and holds one timer", async () => {
@@ -207,86 +130,6 @@ describe("feed", () => {
     await feed.stop();
   });
 
-  test("G6 a change of epoch ends streams with the error, and refuses new ones", async () => {
-    const { time, feed, memory, reports } = await setUp();
-    const { signal } = new AbortController();
-    const open = follow(feed, signal);
-    await time.pass(100);
-    const changed = new FeedError("EPOCH_CHANGED", "The database was restored.", "Start again.", { epoch: "other" });
-    memory.outage.failNext(changed);
-    await time.pass(15);
-    expect(await open.ended).toBe(changed);
-    expect(await follow(feed, signal).ended).toBe(changed);
-    expect(feed.status()).toMatchObject({
-      state: "STALE",
-      failure: {
-        code: "EPOCH_CHANGED",
-        message: "The database was restored.",
-        action: expect.stringContaining("anew"),
-      },
-    });
-    expect(reports).toEqual([expect.stringContaining("is over")]);
-    await feed.stop();
-    expect(time.pending).toBe(0);
-  });
-
-  test("G10 a feed that will be replaced keeps its streams, STALE, until it is told what they end with", async () => {
-    const told: FeedError[] = [];
-    const { time, feed, memory } = await setUp({ onOver: (reason) => told.push(reason) });
-    const { signal } = new AbortController();
-    emit(memory);
-    await time.pass(20);
-    emit(memory);
-    const open = follow(feed, signal, { start: { kind: "oldest" } as never });
-    await time.pass(100);
-    const writer = memory.begin();
-    const opening = follow(feed, signal, { afterTransaction: `${memory.epoch}:${writer.xid()}` as never });
-    await time.pass(20);
-    const successor = memory.fork(1);
-    successor.begin().commit();
-    await time.pass(100);
-    expect(told).toMatchObject([{ code: "EPOCH_CHANGED" }]);
-    expect(await opening.ended).toMatchObject({ code: "DATABASE_UNAVAILABLE", detail: { retryAfterMs: 1_000 } });
-    expect(await follow(feed, signal).ended).toMatchObject({ code: "DATABASE_UNAVAILABLE" });
-    expect(feed.status()).toMatchObject({ state: "STALE", streams: 1, failure: { code: "EPOCH_CHANGED" } });
-    expect(open.frames.at(-1)).toMatchObject({ kind: "checkpoint", state: "STALE", version: 2 });
-    const reason = epochChanged(memory.epoch, successor, 1);
-    feed.end(reason);
-    expect(await open.ended).toBe(reason);
-    expect(feed.status()).toMatchObject({ head: 2, logEvents: 0, logBytes: 0 });
-    expect(reason.detail).toEqual({ epoch: successor.epoch, headVersion: 1, forkVersion: 1 });
-    await feed.stop();
-    expect(time.pending).toBe(0);
-  });
-
-  test("G1 a tail that slept longer than history is kept says so instead of trying for ever", async () => {
-    const told: FeedError[] = [];
-    const { time, feed, memory } = await setUp({ onOver: (reason) => told.push(reason) });
-    memory.outage.failNext(new FeedError("HISTORY_LOST", "Version 1 is not kept.", "Start anew."));
-    await time.pass(20);
-    expect(told).toMatchObject([{ code: "HISTORY_LOST" }]);
-    await feed.stop();
-  });
-
-  test("G6 a publication whose epoch ends before it is settled is told as neither done nor undone", async () => {
-    const { time, feed, memory } = await setUp({ onOver: () => undefined }, (store) =>
-      inFrontOf(store, {
-        publish: async (request, signal) => {
-          const published = await store.publish(request, signal);
-          memoryOf(store).fork(0);
-          return published;
-        },
-      }),
-    );
-    const events = [{ topic: "notes", key: undefined, operation: "MESSAGE" as const, payload: "1", headers: {} }];
-    const { signal } = new AbortController();
-    const answer = feed.publish({ events, idempotencyKey: "", principal: "" }, signal).catch((error: unknown) => error);
-    await time.pass(1_000);
-    expect(await answer).toMatchObject({ code: "EPOCH_CHANGED", message: expect.stringContaining("may have lost") });
-    expect(memory.epoch).toBe(feed.status().epoch);
-    await feed.stop();
-  });
-
   test("G9 draining ends what waits at once and gives up on who does not take its frame", async () => {
     const { time, feed, memory } = await setUp();
     const { signal } = new AbortController();
@@ -308,27 +151,6 @@ describe("feed", () => {
     await draining;
     expect((await stuck.next()).value).toMatchObject({ kind: "closing" });
     expect((await stuck.next()).done).toBe(true);
-    await feed.stop();
-  });
-
-  test("a publication that is committed but not settled in time is answered without a version", async () => {
-    const { time, feed, memory } = await setUp({ settleTimeoutMs: 5_000 }, (store) =>
-      inFrontOf(store, {
-        publish: async (request, signal) => {
-          const published = await store.publish(request, signal);
-          memoryOf(store).outage.hang();
-          return published;
-        },
-      }),
-    );
-    const events = [{ topic: "notes", key: undefined, operation: "MESSAGE" as const, payload: "1", headers: {} }];
-    const { signal } = new AbortController();
-    const answer = feed.publish({ events, idempotencyKey: "", principal: "" }, signal);
-    await time.pass(6_000);
-    expect(await answer).toMatchObject({ duplicate: false, version: undefined });
-    memory.outage.lift();
-    await time.pass(1_000);
-    expect(feed.status().head).toBe(1);
     await feed.stop();
   });
 
@@ -501,10 +323,3 @@ describe("feed", () => {
     await feed.stop();
   });
 });
-
-function memoryOf(store: FeedStore): MemoryStore {
-  if (!("outage" in store)) {
-    throw new Error("not the memory store");
-  }
-  return store as MemoryStore;
-}
