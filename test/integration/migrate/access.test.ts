@@ -30,6 +30,23 @@ describe.each(servers)("the schema on $name", ({ cluster }) => {
     ).toEqual([]);
   });
 
+  it("says of each of its tables, columns and functions what it is", async () => {
+    await using database = await WatchedDatabase.create(await cluster());
+    expect(
+      await database.value(`
+        select coalesce(json_agg(name), '[]') from (
+          select p.oid::regprocedure::text as name, obj_description(p.oid, 'pg_proc') as said
+          from pg_proc p where p.pronamespace = 'millrace'::regnamespace
+          union all select c.relname, obj_description(c.oid, 'pg_class') from pg_class c
+          where c.relnamespace = 'millrace'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+          union all select concat(c.relname, '.', a.attname), col_description(c.oid, a.attnum)
+          from pg_class c join pg_attribute a on a.attrelid = c.oid
+          where c.relnamespace = 'millrace'::regnamespace and c.relkind in ('r', 'p') and not c.relispartition
+            and a.attnum > 0 and not a.attisdropped) x
+        where said is null`),
+    ).toEqual([]);
+  });
+
   it("lets a server read, tick and publish, and write nothing else", async () => {
     await using database = await WatchedDatabase.create(await cluster());
     const role = `limited_${process.pid}`;
