@@ -116,56 +116,6 @@ comment on function millrace.retain(interval, bigint, interval, bigint) is
   'Sets what is kept: events are forgotten once they are older than keep_age, or while the outbox is larger than keep_bytes, '
   'unless something holds them back, up to the caps. Null is no limit. For the owner.';
 
--- Whether every row of a partition belongs to this tick or an earlier one.
---
--- Snapshots of one space of transaction ids grow, so a row that this one sees belongs to a tick at or below it. A row that
--- it does not see was written by a transaction that it had not reached (its xmax and above) or had seen in progress (its
--- xip): a probe for each. At a seam (see millrace.write_seam) the ids begin anew, and are compared with nothing beyond it:
--- rows at or below base_seq were settled by the seam or before it; the next seam's own batch is told by seq, and later.
-create function millrace.settled_by(part oid, t millrace.tick) returns boolean
-language plpgsql volatile set search_path = pg_catalog, pg_temp
-set enable_seqscan = off set enable_bitmapscan = off set jit = off set max_parallel_workers_per_gather = 0 as $$
-declare
-  seam millrace.tick;
-  later boolean;
-begin
-  select n.* into seam from millrace.epoch e join millrace.tick n on n.tick = e.first_tick
-  where e.first_tick > t.tick and not e.same_xids order by e.first_tick limit 1;
-  if found then
-    execute format('select exists (select from %1$s where seq > $1) or exists (select from %1$s where seq = any ($2))',
-      part::regclass) into later using seam.seam_seq, seam.early_seqs;
-    if later then
-      return false;
-    end if;
-  end if;
-  -- ORDER BY keeps it on the index over xid, whatever the planner thinks it knows; OFFSET 0 keeps the rest out of it.
-  execute format($q$
-    select exists (select from (select seq from %1$s where xid >= $1 order by xid offset 0) o where o.seq > $3)
-      or exists (select from unnest($2) x, lateral (select seq from %1$s where xid = x order by xid offset 0) o where o.seq > $3)$q$,
-    part::regclass)
-  into later using pg_snapshot_xmax(t.snapshot), array(select pg_snapshot_xip(t.snapshot)), t.base_seq;
-  return not later;
-end $$;
-comment on function millrace.settled_by(oid, millrace.tick) is 'Whether every row of a partition belongs to this tick or an earlier one.';
-
-create function millrace.settling_tick(part oid, low bigint, high bigint) returns bigint
-language plpgsql volatile set search_path = pg_catalog, pg_temp as $$
-declare
-  t millrace.tick;
-begin
-  while high - low > 1 loop
-    select * into strict t from millrace.tick where tick = low + (high - low) / 2;
-    if millrace.settled_by(part, t) then
-      high := t.tick;
-    else
-      low := t.tick;
-    end if;
-  end loop;
-  return high;
-end $$;
-comment on function millrace.settling_tick(oid, bigint, bigint) is
-  'The first tick that settles all of a partition, where low does not and high does.';
-
 -- For partitions that the sequence has left: the tick that must become the oldest one for them to go. Only those that the
 -- limits concern are searched, for that asks each some 25 times.
 create function millrace.partition_cuts(aged bigint, all_of_them boolean)
@@ -457,7 +407,6 @@ select 'server', unnest('{held_back,oldest_tick,hold,release,prunable,forget,dro
   'note_upkeep}'::name[]);
 
 revoke all on function millrace.held_back(), millrace.oldest_tick(), millrace.hold(text, bigint, interval),
-  millrace.release(text), millrace.retain(interval, bigint, interval, bigint), millrace.settled_by(oid, millrace.tick),
-  millrace.settling_tick(oid, bigint, bigint), millrace.partition_cuts(bigint, boolean), millrace.prunable(),
-  millrace.forget(int), millrace.drop_partition(bigint), millrace.rotate_outbox(), millrace.partition_width(),
-  millrace.note_upkeep(text) from public;
+  millrace.release(text), millrace.retain(interval, bigint, interval, bigint), millrace.partition_cuts(bigint, boolean),
+  millrace.prunable(), millrace.forget(int), millrace.drop_partition(bigint), millrace.rotate_outbox(),
+  millrace.partition_width(), millrace.note_upkeep(text) from public;
