@@ -1,9 +1,7 @@
 import { describe, expect, it } from "vitest";
-import { createFeed } from "../../../src/core/feed-service.ts";
 import { eventBytes } from "../../../src/core/page.ts";
-import { createMemoryStore } from "../../../src/memory/store.ts";
 import { createFeedSlot } from "../../../src/server/feed-slot.ts";
-import { ManualTime } from "../core/manual-time.ts";
+import { startedFeed } from "./started-feed.ts";
 
 const request = {
   start: { kind: "now" },
@@ -14,15 +12,6 @@ const request = {
   afterTransaction: undefined,
   deadlineMs: undefined,
 } as const;
-
-async function startedFeed() {
-  const time = new ManualTime();
-  const store = createMemoryStore({ clock: time, sources: [] });
-  const wakeUp = { nudge: () => undefined, wait: () => new Promise<void>((resolve) => time.after(10, resolve)) };
-  const feed = createFeed({ store, wakeUp, clock: time, timers: time, report: () => undefined });
-  await feed.start(new AbortController().signal);
-  return feed;
-}
 
 describe("the slot of a feed", () => {
   it("lets nobody into a feed that comes while the server drains", async () => {
