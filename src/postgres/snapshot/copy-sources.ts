@@ -6,7 +6,7 @@ import { sqlStateOf } from "../database-error.ts";
 import { queryError } from "../query-error.ts";
 import type { Established } from "./establish.ts";
 import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
-import { imageExpression } from "./list-sources.ts";
+import { imageExpression } from "./snapshot-sources.ts";
 import { type SnapshotSource, shownColumns } from "./sources.ts";
 import type { Spool } from "./spool.ts";
 import { beforeCopy, copyRows } from "./statements.ts";

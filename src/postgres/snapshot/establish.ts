@@ -7,7 +7,7 @@ import { type Lease, takeLease, withLease } from "../lease.ts";
 import { look } from "../look.ts";
 import { tickFromText } from "../tick-row.ts";
 import { orderOf, orderTexts } from "./key-range.ts";
-import { estimateRows } from "./list-sources.ts";
+import { estimateRows } from "./snapshot-sources.ts";
 import { type SnapshotSource, sameSources, shapeOf, wantedSources } from "./sources.ts";
 import { adoptSnapshot, beginReader, beginTicker, pinSettings, tableLockHolders, tickAndExport } from "./statements.ts";
 

@@ -3,7 +3,7 @@ import pg from "pg";
 import { FeedError } from "../../core/errors.ts";
 import type { Lease } from "../lease.ts";
 import type { KeyType } from "./key-text.ts";
-import { listSources } from "./list-sources.ts";
+import { snapshotSources } from "./snapshot-sources.ts";
 
 /** A watched table and how its rows become events. */
 export interface SnapshotSource {
@@ -57,7 +57,7 @@ export async function wantedSources(
   lease: Lease,
   wantsSource: (topic: string) => boolean,
 ): Promise<readonly SnapshotSource[]> {
-  const listed = await lease.rows<ListedSource>(listSources);
+  const listed = await lease.rows<ListedSource>(snapshotSources);
   return listed
     .filter(({ topic }) => wantsSource(topic))
     .map((source) => {
@@ -76,7 +76,7 @@ export interface ReadableSource {
 
 /** Of every watched table that there is, whether this role could take a snapshot of it. */
 export async function sourceRights(lease: Lease): Promise<readonly ReadableSource[]> {
-  const listed = await lease.rows<ListedSource>(listSources);
+  const listed = await lease.rows<ListedSource>(snapshotSources);
   return listed.map((source) => ({ topic: source.topic, refusal: refusal(source) }));
 }
 

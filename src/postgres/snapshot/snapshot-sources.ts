@@ -83,7 +83,7 @@ const structure = `
   ), 'UTF8')), 'hex')`;
 
 /** Watched tables as they are now, and what the present role may do with them. For the reader too, inside its snapshot. */
-export const listSources = `
+export const snapshotSources = `
   select s.id, s.relid::text as relid, s.topic, s.topic_pattern as "topicPattern", s.topic_columns as "topicColumns",
     s.key_columns as "keyColumns", s.included_columns as "includedColumns", s.excluded_columns as "excludedColumns",
     n.nspname as schema, c.relname as table, c.relkind = 'p' as partitioned,
