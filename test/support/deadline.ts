@@ -24,3 +24,12 @@ export async function eventually<T>(ask: () => Promise<T | undefined | false>): 
 export function hold(ms: number): Promise<void> {
   return delay(ms);
 }
+
+/** Asks until the answer is yes; fails when it has not been for 50 s: tests share the machine with much else. */
+export async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const end = performance.now() + 50_000;
+  while (!(await holds())) {
+    if (performance.now() > end) throw new Error(`still not so: ${what}`);
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}

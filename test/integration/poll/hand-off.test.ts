@@ -1,8 +1,8 @@
 import { expect, it } from "vitest";
 import type { Event } from "../../../src/core/event.ts";
 import { createPoller } from "../../../src/postgres/poll/poller.ts";
+import { until } from "../../support/deadline.ts";
 import { createFeedDatabase, type FeedDatabase, forever, readAll } from "../snapshot/feed-database.ts";
-import { until } from "./polled-database.ts";
 
 /** Rows of a snapshot, and then whatever was told after its tick: each event is the row as it is, or its end. */
 async function replayed(

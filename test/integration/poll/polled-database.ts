@@ -30,12 +30,3 @@ export async function look(database: WatchedDatabase, own: Partial<PollLimits> =
   while ((await pollBatch(database, database.client, own))?.more === true);
   return outline((await database.written()).slice(before));
 }
-
-/** Asks until the answer is yes; fails when it has not been for 50 s: looks share this machine with much else. */
-export async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const end = performance.now() + 50_000;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`still not so: ${what}`);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}

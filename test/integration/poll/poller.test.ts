@@ -2,10 +2,10 @@ import pg from "pg";
 import { afterEach, describe, expect, it } from "vitest";
 import { createPoller, type PollerOptions } from "../../../src/postgres/poll/poller.ts";
 import { listSources, pollTable, unwatchTable, watchTable } from "../../../src/postgres/sources.ts";
+import { until } from "../../support/deadline.ts";
 import { startServerProcess } from "../../support/server-process.ts";
 import { outline, servers, WatchedDatabase } from "../capture/watched-database.ts";
 import { forever } from "../snapshot/feed-database.ts";
-import { until } from "./polled-database.ts";
 
 const table = (name: string) =>
   `create table ${name} (id int primary key, v text, updated_at timestamptz not null default now())`;

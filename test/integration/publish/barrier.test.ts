@@ -1,7 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { waitForTransaction } from "../../../src/postgres/barrier.ts";
 import { publish } from "../../../src/postgres/publish.ts";
-import { createFeedDatabase, type FeedDatabase, forever, until } from "../snapshot/feed-database.ts";
+import { until } from "../../support/deadline.ts";
+import { createFeedDatabase, type FeedDatabase, forever } from "../snapshot/feed-database.ts";
 
 let database: FeedDatabase;
 

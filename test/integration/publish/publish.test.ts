@@ -5,7 +5,8 @@ import type { NewEvent, Published } from "../../../src/core/ports.ts";
 import { publish } from "../../../src/postgres/publish.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { createCluster } from "../../support/cluster.ts";
-import { createFeedDatabase, type FeedDatabase, forever, until } from "../snapshot/feed-database.ts";
+import { until } from "../../support/deadline.ts";
+import { createFeedDatabase, type FeedDatabase, forever } from "../snapshot/feed-database.ts";
 
 let database: FeedDatabase;
 

@@ -1,7 +1,8 @@
 import pg from "pg";
 import { afterAll, beforeAll, expect, it } from "vitest";
 import { openSnapshot } from "../../../src/postgres/snapshot/snapshot.ts";
-import { createFeedDatabase, type FeedDatabase, forever, readAll, until } from "./feed-database.ts";
+import { until } from "../../support/deadline.ts";
+import { createFeedDatabase, type FeedDatabase, forever, readAll } from "./feed-database.ts";
 import { createGate } from "./gate.ts";
 
 let database: FeedDatabase;

@@ -4,7 +4,8 @@ import type { Frame } from "../../../src/core/frame.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { objections } from "../../contract/judge.ts";
 import { Reader, select } from "../../contract/reader.ts";
-import { createFeedDatabase, type FeedDatabase, forever, until } from "./feed-database.ts";
+import { until } from "../../support/deadline.ts";
+import { createFeedDatabase, type FeedDatabase, forever } from "./feed-database.ts";
 import { sequenceProblems } from "./hand-off.ts";
 
 const tables = ["bulky", "member"];

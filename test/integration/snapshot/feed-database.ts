@@ -84,12 +84,3 @@ export async function readAll(reader: SnapshotReader): Promise<readonly Event[]>
   }
   return rows;
 }
-
-/** Asks until the answer is yes; fails when it has not been for ten seconds. */
-export async function until(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const end = performance.now() + 10_000;
-  while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`still not so: ${what}`);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}

@@ -1,7 +1,7 @@
 import pg from "pg";
 import type { SnapshotPlace } from "../../../src/core/ports.ts";
 import { openSnapshot } from "../../../src/postgres/snapshot/snapshot.ts";
-import { until } from "./feed-database.ts";
+import { until } from "../../support/deadline.ts";
 
 /**
  * Reads a whole snapshot as slowly as can be: a batch, and the next ones only when the database transaction is over, so that

@@ -7,7 +7,8 @@ import { fileURLToPath } from "node:url";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { openSnapshot, type SnapshotOptions } from "../../../src/postgres/snapshot/snapshot.ts";
-import { createFeedDatabase, type FeedDatabase, forever, readAll, until } from "./feed-database.ts";
+import { until } from "../../support/deadline.ts";
+import { createFeedDatabase, type FeedDatabase, forever, readAll } from "./feed-database.ts";
 import { createGate, type Gate } from "./gate.ts";
 
 const rows = 60_000;

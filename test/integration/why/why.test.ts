@@ -1,7 +1,8 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type WhyOptions, why } from "../../../src/postgres/why.ts";
 import { createCluster, type TestCluster } from "../../support/cluster.ts";
-import { createFeedDatabase, type FeedDatabase, until } from "../snapshot/feed-database.ts";
+import { until } from "../../support/deadline.ts";
+import { createFeedDatabase, type FeedDatabase } from "../snapshot/feed-database.ts";
 
 let cluster: TestCluster;
 let database: FeedDatabase;
