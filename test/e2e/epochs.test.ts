@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { describe, expect, it, vi } from "vitest";
 import { resolveConfig } from "../../src/server/config.ts";
 import { startServer } from "../../src/server/server.ts";
-import { query, templateCopy } from "../integration/server/restores.ts";
 import { createCluster } from "../support/cluster.ts";
+import { query, templateCopy } from "../support/restores.ts";
 import { startMillrace } from "./millrace-command.ts";
 
 const PATIENCE = { timeout: 30_000 };

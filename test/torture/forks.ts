@@ -2,8 +2,8 @@ import { execFile } from "node:child_process";
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import { coldCopy, query, standby, templateCopy } from "../integration/server/restores.ts";
 import { createCluster, debian15Available, type TestCluster } from "../support/cluster.ts";
+import { coldCopy, query, standby, templateCopy } from "../support/restores.ts";
 
 /** Ways in which a database becomes another one. */
 export const forks = ["roll back", "copy by template", "fail over", "dump and restore"] as const;

@@ -4,9 +4,9 @@ import { migrate } from "../../../src/postgres/migrate.ts";
 import { listSources } from "../../../src/postgres/sources.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { createCluster, debian15Available, type TestCluster } from "../../support/cluster.ts";
+import { query } from "../../support/restores.ts";
 import { refusal } from "../capture/watched-database.ts";
 import { never } from "../ordering/stage.ts";
-import { query } from "../server/restores.ts";
 import { dumpOf, restoreInto } from "./dumps.ts";
 import { judge, readFeed } from "./history.ts";
 

@@ -2,9 +2,9 @@ import { describe, expect, test } from "vitest";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { freshDatabase, sharedCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/deadline.ts";
+import { query } from "../../support/restores.ts";
 import { refusal } from "../capture/watched-database.ts";
 import { tick } from "../ordering/stage.ts";
-import { query } from "../server/restores.ts";
 import { change, epochOf, judge, readFeed, Sessions, spend } from "./history.ts";
 
 /** Makes a database believe that a dump was restored into it, or that a standby was promoted. */

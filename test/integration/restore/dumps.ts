@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import { query } from "../server/restores.ts";
+import { query } from "../../support/restores.ts";
 
 const run = promisify(execFile);
 const programs = "/usr/lib/postgresql/15/bin";

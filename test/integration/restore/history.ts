@@ -2,8 +2,8 @@ import pg from "pg";
 import { expect } from "vitest";
 import type { Event, Version } from "../../../src/core/event.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
+import { query } from "../../support/restores.ts";
 import { advanceAll, never, readAll } from "../ordering/stage.ts";
-import { query } from "../server/restores.ts";
 
 /** An event as one text: what must never change once it has been read. */
 export function textOf({

@@ -1,8 +1,8 @@
 import { describe, expect, test } from "vitest";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { createCluster, debian15Available } from "../../support/cluster.ts";
+import { coldCopy, query, standby, templateCopy } from "../../support/restores.ts";
 import { tick } from "../ordering/stage.ts";
-import { coldCopy, query, standby, templateCopy } from "../server/restores.ts";
 import { change, epochOf, judge, readFeed, Sessions } from "./history.ts";
 
 const gid = "before the fork";

@@ -1,9 +1,9 @@
 import type pg from "pg";
 import { expect, test } from "vitest";
 import { freshDatabase } from "../../support/cluster.ts";
+import { query } from "../../support/restores.ts";
 import { createRandom, type Random } from "../../support/workload/random.ts";
 import { tick } from "../ordering/stage.ts";
-import { query } from "../server/restores.ts";
 import { change, epochOf, judge, type Reading, readFeed, Sessions, textOf } from "./history.ts";
 
 /**

@@ -2,8 +2,8 @@ import type pg from "pg";
 import { describe, expect, test } from "vitest";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { createCluster, debian15Available, type TestCluster } from "../../support/cluster.ts";
+import { query } from "../../support/restores.ts";
 import { tick } from "../ordering/stage.ts";
-import { query } from "../server/restores.ts";
 import { dumpOf, empty, restoreInto } from "./dumps.ts";
 import { change, epochOf, judge, type Reading, readFeed, Sessions, spend } from "./history.ts";
 

@@ -4,8 +4,8 @@ import { FeedState, StreamState } from "../../../gen/millrace/v1/feed_service_pb
 import { resolveConfig } from "../../../src/server/config.ts";
 import { type RunningServer, startServer } from "../../../src/server/server.ts";
 import { createCluster, debian15Available } from "../../support/cluster.ts";
+import { coldCopy, dump, query, standby, templateCopy } from "../../support/restores.ts";
 import { type FeedClient, grpcClient, refusalFrom, resubscribe, Subscriber } from "./client.ts";
-import { coldCopy, dump, query, standby, templateCopy } from "./restores.ts";
 
 const PATIENCE = { timeout: 30_000 };
 

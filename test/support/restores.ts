@@ -3,7 +3,7 @@ import { chown, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import pg from "pg";
-import type { TestCluster } from "../../support/cluster.ts";
+import type { TestCluster } from "./cluster.ts";
 
 const run = promisify(execFile);
 
