@@ -1,4 +1,5 @@
 import pg from "pg";
+import { hold } from "../support/deadline.ts";
 import type { Random } from "../support/workload/random.ts";
 import { bank, tables } from "./tables.ts";
 
@@ -64,7 +65,7 @@ export class TortureDdl {
             },
             (error: unknown) => this.#failed(error, sql),
           );
-          await client.query("select pg_sleep($1)", [random.below(50) / 1000]);
+          await hold(random.below(50));
         }
       } catch {
         // The server is away: again, once it is back.

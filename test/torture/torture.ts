@@ -3,6 +3,7 @@ import { Client } from "pg";
 import { migrate } from "../../src/postgres/migrate.ts";
 import { listSources } from "../../src/postgres/sources.ts";
 import { type ClusterOptions, createCluster, type TestCluster } from "../support/cluster.ts";
+import { hold } from "../support/deadline.ts";
 import { type ServerProcess, startServerProcess } from "../support/server-process.ts";
 import { createRandom, type Random } from "../support/workload/random.ts";
 import { TortureDdl, triggerFunctions } from "./ddl.ts";
@@ -139,7 +140,7 @@ class Torture implements AsyncDisposable {
         return;
       case "freeze server":
         server?.freeze();
-        await this.#sql("select pg_sleep(0.5)");
+        await hold(500);
         server?.thaw();
         return;
       case "cut stream":
