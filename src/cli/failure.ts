@@ -3,6 +3,7 @@ import { CommanderError } from "commander";
 import pg from "pg";
 import { ErrorCode, ErrorDetailSchema } from "../../gen/millrace/v1/error_pb.js";
 import { FeedError, type FeedErrorCode } from "../core/errors.ts";
+import { sqlState, sqlStateOf } from "../postgres/database-error.ts";
 import { type ExitCode, exitCode } from "./exit-code.ts";
 
 /** Why a command failed, in the form in which it is told: a sentence, what to do, and the code for scripts. */
@@ -40,12 +41,24 @@ const exitCodes: Readonly<Record<FeedErrorCode, ExitCode>> = {
   INTERNAL: exitCode.failure,
 };
 
+/** The schema, or a right to it. */
+const lacking: ReadonlySet<string> = new Set([
+  sqlState.insufficientPrivilege,
+  sqlState.undefinedSchema,
+  sqlState.undefinedTable,
+  sqlState.undefinedFunction,
+]);
+
 /** Whatever a command threw, as something that can be told. */
 export function failureFrom(error: unknown): Failure {
   if (error instanceof Failure) return error;
   if (error instanceof FeedError) {
     if (isAddressTrouble(error.cause)) {
       return new Failure("ADDRESS_IN_USE", exitCode.addressInUse, error.message, error.action, error);
+    }
+    // Postgres answered, so that to wait for it does not help.
+    if (error.code === "DATABASE_UNAVAILABLE" && lacking.has(sqlStateOf(error.cause) ?? "")) {
+      return new Failure(error.code, exitCode.failure, error.message, error.action, error);
     }
     return new Failure(error.code, exitCodes[error.code], error.message, error.action, error);
   }

@@ -44,8 +44,8 @@ export interface LockOptions {
   readonly lockAttempts?: number;
   /** Told after each try but the last: a sentence that names the pids in the way. */
   readonly onWait?: (sentence: string) => void;
-  /** Told of what works but deserves a look, such as a trigger that fires before capture. */
-  readonly onWarning?: (sentence: string) => void;
+  /** Told of what works but deserves a look, such as a trigger that fires before capture, and what to do; in SQL. */
+  readonly onWarning?: (sentence: string, action: string) => void;
   readonly signal?: AbortSignal;
 }
 
@@ -143,6 +143,9 @@ export async function pollTable(database: pg.Client, request: PollRequest, optio
   );
 }
 
+/** What the driver hands on of a notice. */
+type Notice = { readonly [part in "severity" | "message" | "hint"]?: string | undefined };
+
 async function begin(
   database: pg.Client,
   request: Omit<WatchRequest, TriggerSettings>,
@@ -153,8 +156,8 @@ async function begin(
   const oid = await tableOid(database, request.table);
   const { topic = null, keyColumns = null, include = null, exclude = null } = request;
   const parameters = [oid, topic, keyColumns, include, exclude, ...further];
-  const warn = (notice: { message?: string | undefined; severity?: string | undefined }): void => {
-    if (notice.severity === "WARNING" && notice.message !== undefined) options.onWarning?.(sentence(notice.message));
+  const warn = ({ severity, message, hint }: Notice): void => {
+    if (severity === "WARNING" && message !== undefined) options.onWarning?.(sentence(message), hint ?? "");
   };
   database.on("notice", warn);
   try {
@@ -234,7 +237,7 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
     yield {
       kind: "TABLE_REPLACED",
       message: `The table ${row.watchedAs} is not the one that was watched (oid ${row.oid}): its changes are not captured.`,
-      action: `Run \`millrace unwatch ${row.watchedAs}\`, then \`millrace watch ${row.watchedAs}\` with its options, and take a new snapshot: changes were missed.`,
+      action: `In a restored dump, start a server or begin the epoch: it finds the table again by its name. Else run \`millrace unwatch ${row.watchedAs}\`, then \`millrace watch ${row.watchedAs}\` with its options, and take a new snapshot: changes were missed.`,
     };
     return;
   }

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import type { Version } from "../core/event.ts";
+import { epochFindings } from "./epoch/checks.ts";
 import { duration, error, type Finding, ok, warning } from "./finding.ts";
 import { type Lease, withLease } from "./lease.ts";
 import { look } from "./look.ts";
@@ -21,6 +22,8 @@ export interface Why {
   readonly capture: readonly SourceProblem[];
   /** What is wrong with what is kept. */
   readonly storage: readonly StorageProblem[];
+  /** Why nothing can be settled before a new epoch begins; empty when nothing keeps the one in force from going on. */
+  readonly epoch: readonly Finding[];
   /** Whether sessions of other roles are visible; if not, `transactions` names only those that wrote events, without age. */
   readonly seesActivity: boolean;
   /** The above in sentences, errors first. */
@@ -102,10 +105,15 @@ export async function why(pool: pg.Pool, options: WhyOptions = {}): Promise<Why>
 type Seen = Omit<Why, "findings">;
 
 function examine(pool: pg.Pool, signal: AbortSignal): Promise<Seen> {
-  return withLease(pool, signal, (lease) => look(lease.client, () => seenBy(lease)));
+  return withLease(pool, signal, async (lease) => {
+    const seen = await look(lease.client, () => seenBy(lease));
+    // In a transaction of its own: what it asks fails where the epoch is another's.
+    const epoch = await look(lease.client, () => epochFindings(lease));
+    return { ...seen, epoch: epoch.filter(({ severity }) => severity === "error") };
+  });
 }
 
-async function seenBy({ client, rows }: Lease): Promise<Seen> {
+async function seenBy({ client, rows }: Lease): Promise<Omit<Seen, "epoch">> {
   const [tick] = await rows<LastTick & pg.QueryResultRow>(lastTick);
   if (tick === undefined) throw new Error("millrace.tick is empty");
   return {
@@ -121,7 +129,7 @@ async function seenBy({ client, rows }: Lease): Promise<Seen> {
 
 function findings(seen: Seen, stuck: boolean): readonly Finding[] {
   return [
-    settling(seen.lastTick, stuck),
+    ...(seen.epoch.length > 0 ? seen.epoch : [settling(seen.lastTick, stuck)]),
     ...seen.waits.map(waitFinding),
     ...seen.capture.map(captureFinding),
     ...seen.storage.map(storageFinding),

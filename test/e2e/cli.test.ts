@@ -217,6 +217,9 @@ describe("what goes wrong is one sentence, what to do, and an exit code", () => 
   it.each([
     { args: ["watch", "custmers"], code: 2, says: "Did you mean public.customers?" },
     { args: ["watch", "pg_class"], code: 2, says: "system catalog" },
+    { args: ["watch", "a.b.c"], code: 2, says: "Name it as SQL would" },
+    { args: ["watch", "orders", "--topic", "customers"], code: 2, says: "a topic of its own: --topic NAME" },
+    { args: ["watch", "orders", "--poll", "id", "--every", "0s"], code: 2, says: "too short: 1s is the least" },
     { args: ["watch", "orders", "--topic", "orders.{regoin}"], code: 2, says: "regoin" },
     { args: ["emit", "orders.eu", "{}"], code: 1, says: "belongs to the watched table" },
     { args: ["emit", "a..b"], code: 2, says: "dotted name" },

@@ -40,10 +40,8 @@ export function timeSpan(option: string): (value: string) => number {
     const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*(s|min|h|d|w)$/.exec(value) ?? [];
     const milliseconds = Number(number) * (spans[unit] ?? Number.NaN);
     if (milliseconds >= 1000) return milliseconds;
-    throw usageFailure(
-      `${option} ${value} is no length of time.`,
-      "Write it with its unit: 90s, 30min, 12h, 7d or 2w.",
-    );
+    const what = Number.isNaN(milliseconds) ? "no length of time" : "too short: 1s is the least";
+    throw usageFailure(`${option} ${value} is ${what}.`, "Write it with its unit: 90s, 30min, 12h, 7d or 2w.");
   };
 }
 

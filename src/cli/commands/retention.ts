@@ -246,7 +246,7 @@ async function prune(options: PruneOptions, terminal: Terminal): Promise<void> {
     const made = done.reduce((sum, round) => sum + round.made, 0);
     const lines = [
       ...dropped.map((name) => `dropped ${name}\n`),
-      made === 0 ? "" : `made ${made} partitions ahead\n`,
+      made === 0 ? "" : `made ${made} partition${made === 1 ? "" : "s"} ahead\n`,
     ].join("");
     await terminal.print(
       options.json === true ? jsonLine({ dryRun: false, dropped, made }) : lines || "nothing to do\n",

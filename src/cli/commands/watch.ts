@@ -81,7 +81,7 @@ is not given becomes the default.
 Examples:
   $ millrace watch orders
   $ millrace watch invoices --poll updated_at --deleted deleted_at
-  $ millrace watch shop.orders --topic 'orders.{region}' --key region,id --exclude card_number`,
+  $ millrace watch shop.orders --topic 'shop.{region}' --key region,id --exclude card_number`,
     )
     .action((table: string, options: WatchOptions) => watch(table, options, terminal));
 }
@@ -93,7 +93,7 @@ async function watch(table: string, options: WatchOptions, terminal: Terminal): 
       options.poll === undefined
         ? watchTable(client, { table, ...requested(withoutPolling(options)) }, lockOptions(terminal))
         : pollTable(client, { table, ...polled(options, options.poll) }, lockOptions(terminal));
-    return begun.catch(keyAsOption);
+    return begun.catch(asOption);
   });
   const text = `watching ${source.table ?? table} as ${source.topic}, by ${source.keyColumns.join(", ")}\n`;
   await terminal.print(options.json === true ? jsonLine(source) : text);
@@ -112,7 +112,9 @@ function withoutPolling(options: WatchOptions): WatchOptions {
 function polled(options: WatchOptions, column: string): Omit<PollRequest, "table"> {
   const { topic, key, include, exclude, every, overlap, deleted, before, truncate, order, reset } = options;
   const stray = Object.entries({ before, truncate, order, reset }).find(([, value]) => value !== undefined);
-  if (stray !== undefined) throw usageFailure(`--${stray[0]} is for triggers, which --poll does without.`);
+  if (stray !== undefined) {
+    throw usageFailure(`--${stray[0]} is for triggers, which --poll does without.`, "Leave one of the two out.");
+  }
   return {
     column,
     ...(topic === undefined ? {} : { topic }),
@@ -125,14 +127,26 @@ function polled(options: WatchOptions, column: string): Omit<PollRequest, "table
   };
 }
 
-/** The database's hint is SQL; here there is an option. */
-function keyAsOption(error: unknown): never {
-  if (!(error instanceof FeedError) || !error.action.includes("key_columns =>")) throw error;
-  const candidates = [...error.action.matchAll(/key_columns => '\{(.*?)\}'/g)].map(([, names]) => `--key ${names}`);
-  const action = error.action.startsWith("Unique")
-    ? `Unique and never null are: ${candidates.join(" or ")}.`
-    : "Name columns that tell its rows apart: --key a,b.";
-  throw new FeedError(error.code, error.message, action, { ...error.detail, cause: error });
+/** The database's hint is SQL; here there are options. */
+function asOption(error: unknown): never {
+  if (!(error instanceof FeedError)) throw error;
+  const action = withOptions(error.action);
+  throw action === error.action
+    ? error
+    : new FeedError(error.code, error.message, action, { ...error.detail, cause: error });
+}
+
+function withOptions(hint: string): string {
+  if (hint.includes("key_columns =>")) {
+    const candidates = [...hint.matchAll(/key_columns => '\{(.*?)\}'/g)].map(([, names]) => `--key ${names}`);
+    return hint.startsWith("Unique")
+      ? `Unique and never null are: ${candidates.join(" or ")}.`
+      : "Name columns that tell its rows apart: --key a,b.";
+  }
+  return hint
+    .replace("millrace.watch(..., topic => '...')", "--topic NAME")
+    .replace("millrace.watch(..., exclude => ...)", "--exclude")
+    .replace("watch(..., capture => 'strict')", "--order strict");
 }
 
 function requested(options: WatchOptions): Omit<WatchRequest, "table"> {
@@ -152,7 +166,9 @@ function lockOptions(terminal: Terminal): LockOptions {
   return {
     lockAttempts: 30,
     onWait: (sentence) => terminal.note(`millrace: ${sentence} Trying again.`),
-    onWarning: (sentence) => terminal.note(`millrace: warning: ${sentence}`),
+    onWarning: (sentence, action) => {
+      terminal.note(`millrace: warning: ${sentence}${action === "" ? "" : `\n  ${withOptions(action)}`}`);
+    },
     signal: terminal.interrupted,
   };
 }

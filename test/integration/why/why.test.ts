@@ -145,6 +145,11 @@ describe("why", () => {
     expect(await finding("TABLE_GONE")).toMatchObject({ severity: "warning" });
   });
 
+  it("says that nothing can be settled in a copy whose epoch nobody has begun", async () => {
+    await database.sql("update millrace.epoch set system_identifier = system_identifier + 1");
+    expect((await look()).findings).toEqual([expect.objectContaining({ code: "EPOCH", severity: "error" })]);
+  });
+
   it("says what is wrong when it may not look at all", async () => {
     const role = `stranger_${process.pid}`;
     await database.sql(`create role ${role} login`);
