@@ -5,7 +5,7 @@ export const exitCode = {
   failure: 1,
   /** The command line or a value in it is wrong: the same call fails again. */
   usage: 2,
-  /** Postgres cannot be reached. */
+  /** Postgres cannot be reached, or does not get to it: a lock in the way, an embedded one that another Millrace runs. */
   databaseUnreachable: 3,
   /** The Millrace server cannot be reached. */
   serverUnreachable: 4,

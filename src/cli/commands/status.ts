@@ -62,7 +62,7 @@ function statusText(url: string, status: GetStatusResponse): string {
     ["last commit", status.settledAt === undefined ? "none yet" : timestampDate(status.settledAt).toISOString()],
     ["streams", String(status.streams)],
     ["log", `${status.logEvents} events, ${size(Number(status.logBytes))}`],
-    ...storageRows(status.storage),
+    ...storageRows(status),
   ];
   const problems = status.problems.map(({ code, message, action }) => `\n${code}: ${message}\n  ${action}\n`);
   return columns(rows) + problems.join("");
@@ -84,7 +84,7 @@ function storageJson({ bytes, oldestSettledAt, keepAge, keepBytes, holds }: Stor
   };
 }
 
-function storageRows(storage: Storage | undefined): readonly (readonly string[])[] {
+function storageRows({ storage, oldestVersion, headVersion }: GetStatusResponse): readonly (readonly string[])[] {
   if (storage === undefined) return [];
   const { bytes, oldestSettledAt, keepAge, keepBytes, holds } = storage;
   const limits = [
@@ -93,7 +93,10 @@ function storageRows(storage: Storage | undefined): readonly (readonly string[])
   ];
   return [
     ["outbox", `${size(Number(bytes))}, kept ${limits.length === 0 ? "for ever" : limits.join(" or ")}`],
-    ["oldest", oldestSettledAt === undefined ? "none kept" : timestampDate(oldestSettledAt).toISOString()],
+    // It is looked up every ten seconds or so: the first events of a feed are there before their time is known.
+    ...(oldestSettledAt === undefined && oldestVersion <= headVersion
+      ? []
+      : [["oldest", oldestSettledAt === undefined ? "none kept" : timestampDate(oldestSettledAt).toISOString()]]),
     ...holds.map(({ kind, name, version, expiresAt, overridden }) => [
       "held back",
       `by ${kind} ${name}, after version ${version}${
