@@ -91,9 +91,11 @@ async function makeCluster(layout: Layout, binaries: PostgresBinaries, identity:
   await rm(making, { recursive: true });
 }
 
+/** The initdb of a start that was killed may go on for a moment and put files where others are just being removed. */
 async function removeUnfinished(layout: Layout): Promise<void> {
+  const untilItHasEnded = { recursive: true, force: true, maxRetries: 10, retryDelay: 100 };
   for (const name of await readdir(layout.home)) {
-    if (name.startsWith("initdb-")) await rm(join(layout.home, name), { recursive: true, force: true });
+    if (name.startsWith("initdb-")) await rm(join(layout.home, name), untilItHasEnded);
   }
 }
 
