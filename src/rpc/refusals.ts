@@ -1,6 +1,9 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { createAsyncIterable } from "@connectrpc/connect/protocol";
 
+const longestWaitMs = 250;
+const mostBytes = 64 * 1024;
 const unsupportedMediaType = 415;
 const methodNotAllowed = 405;
 
@@ -15,12 +18,28 @@ export function withSpokenRefusals(handler: UniversalHandler): UniversalHandler 
     if (response.body !== undefined) return response;
     const text = refusal(response.status, handler.requestPath, streams);
     if (text === undefined) return response;
+    await takeBody(request.body);
     return {
       ...response,
       header: new Headers({ "content-type": "text/plain; charset=utf-8" }),
       body: createAsyncIterable([new TextEncoder().encode(`${text}\n`)]),
     };
   }, handler);
+}
+
+/**
+ * Over HTTP/2 an answer that comes before the request's end makes Node reset the stream, and curl then shows neither status
+ * nor text. Small bodies, such as curl sends, are here at once; others are not waited for.
+ */
+async function takeBody(body: Parameters<UniversalHandler>[0]["body"]): Promise<void> {
+  if (typeof body !== "object" || body === null || !(Symbol.asyncIterator in body)) return;
+  const chunks = body[Symbol.asyncIterator]();
+  const late = delay(longestWaitMs, undefined, { ref: false });
+  for (let bytes = 0; bytes <= mostBytes; ) {
+    const next = await Promise.race([chunks.next(), late]).catch(() => undefined);
+    if (next === undefined || next.done === true) return;
+    bytes += next.value.length;
+  }
 }
 
 function refusal(status: number, path: string, streams: boolean): string | undefined {
