@@ -7,6 +7,7 @@ declare
   t pg_class;
   kind text;
   root text;
+  partition regclass;
 begin
   select c.* into t from pg_class c where c.oid = target;
   if not found then
@@ -18,6 +19,11 @@ begin
     join pg_namespace n on n.oid = c.relnamespace
   where g.tgrelid = target and g.tgname = '!millrace_row' and g.tgparentid <> 0
     and g.tgfoid = to_regproc('millrace.capture_' || a.relid::oid);
+  select p.relid into partition
+  from pg_partition_tree(target) p join pg_trigger g on g.tgrelid = p.relid
+  where p.relid <> target and g.tgname = '!millrace_row' and g.tgparentid = 0
+    and g.tgfoid = to_regproc('millrace.capture_' || p.relid::oid)
+  order by p.level, p.relid limit 1;
   kind := case
     when t.oid < 16384 or t.relnamespace::regnamespace::text in ('pg_catalog', 'information_schema', 'pg_toast') then 'a system catalog'
     when t.relnamespace = to_regnamespace('millrace') then 'one of Millrace''s own'
@@ -32,12 +38,16 @@ begin
     when exists (select from pg_partition_tree(t.oid) p join pg_class c on c.oid = p.relid
                  where c.relkind = 'f' or c.relpersistence <> 'p')
       then 'a table with a foreign or unlogged partition'
+    when partition is not null then 'a table with a partition that is watched'
   end;
   if kind is not null then
     raise exception '% is %: it cannot be watched', target, kind
-      using errcode = '42809', hint = coalesce(
-        format('Its changes are told already, as those of %s: subscribe to the topic of that.', root),
-        'Watch an ordinary or partitioned table: changes are seen where rows are written and logged.');
+      using errcode = '42809', hint = case
+        when root is not null then format('Its changes are told already, as those of %s: subscribe to the topic of that.', root)
+        when partition is not null and kind like '% that is watched'
+          then format('Unwatch %s first: its changes are then told as those of %s.', partition, target)
+        else 'Watch an ordinary or partitioned table: changes are seen where rows are written and logged.'
+      end;
   end if;
   if not pg_has_role(t.relowner, 'USAGE') then
     raise exception 'role "%" does not own %', current_user, target
