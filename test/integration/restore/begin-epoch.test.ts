@@ -220,7 +220,7 @@ describe("proof that a database was rolled back", () => {
     const { id } = one;
     const created = [["created", null]];
     for (const there of [one, two, three]) expect(await query(url, proof(id, there?.text ?? ""))).toEqual(created);
-    const later = "extract(epoch from clock_timestamp())::bigint * 1000000";
+    const later = "(extract(epoch from clock_timestamp()) * 1000000)::bigint";
     // Under an epoch that is not in force, and of a tick before all that is kept.
     const other = "00000000-0000-4000-8000-000000000000";
     expect(await query(url, proof(other, `9, 9, 1, ${later}`))).toEqual(created);
