@@ -2,6 +2,12 @@
 export type Operation = "INSERT" | "UPDATE" | "DELETE" | "TRUNCATE" | "SNAPSHOT" | "MESSAGE";
 
 /**
+ * How an UPDATE moves its row across the border of what a row filter selects: `ENTERED` from outside to inside, `LEFT` from
+ * inside to outside (then the event is its key, without images).
+ */
+export type Transition = "ENTERED" | "LEFT";
+
+/**
  * One row image or message payload: JSON text in UTF-8, exactly the bytes that Postgres wrote.
  *
  * Bytes and not a string, because nearly every event goes from the database's socket to the client's without anybody
@@ -25,6 +31,8 @@ export interface Event {
   readonly occurredAtMicros: number;
   /** JSON object of strings in UTF-8; `undefined` when there are none. */
   readonly headers: Image | undefined;
+  /** Set by row filters alone, on the view of one selection; absent on events as they were committed. */
+  readonly transition?: Transition;
 }
 
 /**

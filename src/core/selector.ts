@@ -12,8 +12,15 @@ export interface Selector {
 
 /** Selectors made ready for the hot path. Immutable but for a cache. */
 export interface Matcher {
-  /** Whether any of the selectors wants the event. */
+  /**
+   * The event as this selection shows it: the same object where all of it passes, another where a filter tells a transition
+   * or a projection cuts the images, `undefined` where no selector wants it.
+   */
+  readonly view: (event: Event) => Event | undefined;
+  /** Whether `view` has anything to show of the event. */
   readonly matches: (event: Event) => boolean;
+  /** What a dispatcher may go by, one for each selector; empty when every event may be wanted. */
+  readonly interest: readonly Interest[];
   /** Whether any of the selectors may want an event of this topic or, for a template, of one of its topics. */
   readonly wantsSource: (topic: string) => boolean;
   /** The only keys that the selectors may want of such a source; `undefined` when it may be any. */
@@ -22,9 +29,18 @@ export interface Matcher {
   readonly selection: string;
 }
 
-interface Rule {
+/**
+ * Events that one selector may want: those of its topics that have one of its keys, and, whatever their key, TRUNCATE and
+ * events without a key.
+ */
+export interface Interest {
+  /** Empty for every topic. */
   readonly patterns: readonly TopicPattern[];
+  /** `undefined` for every key. */
   readonly keys: ReadonlySet<string> | undefined;
+}
+
+interface Rule extends Interest {
   readonly operations: ReadonlySet<Operation> | undefined;
 }
 
@@ -47,21 +63,31 @@ const CACHED_TOPICS = 256;
 export function compileSelectors(selectors: readonly Selector[]): Matcher {
   const rules = parseRules(selectors);
   if (rules.length === 0 || rules.some(asksNothing)) {
-    return { matches: () => true, wantsSource: () => true, wantedKeys: () => undefined, selection: "" };
+    return {
+      view: (event) => event,
+      matches: () => true,
+      interest: [],
+      wantsSource: () => true,
+      wantedKeys: () => undefined,
+      selection: "",
+    };
   }
   const rulesOf = rulesByTopic(rules);
+  const matches = (event: Event): boolean => {
+    for (const rule of rulesOf(event.topic)) {
+      if (passes(rule, event)) {
+        return true;
+      }
+    }
+    return false;
+  };
   return {
+    matches,
+    view: (event) => (matches(event) ? event : undefined),
+    interest: rules.map(({ patterns, keys }) => ({ patterns, keys })),
     wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
     wantedKeys: (topic) => unionOfKeys(rules.filter((rule) => wantsTopic(rule, topic))),
     selection: JSON.stringify(sorted(rules.map(textOfRule))),
-    matches: (event) => {
-      for (const rule of rulesOf(event.topic)) {
-        if (passes(rule, event)) {
-          return true;
-        }
-      }
-      return false;
-    },
   };
 }
 
