@@ -1,16 +1,18 @@
 import { systemClock, systemTimers } from "./clock.ts";
+import { Delivery } from "./delivery.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { EpochFeed, FeedFailure, FeedState, FeedStatus, Subscription } from "./feed.ts";
+import type { EpochFeed, FeedFailure, FeedState, FeedStatus, OpenStream, Subscription } from "./feed.ts";
 import type { Frame } from "./frame.ts";
+import type { Lane } from "./lane.ts";
+import { LaneTable } from "./lane-table.ts";
 import { EpochOver } from "./lineage.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "./ports.ts";
-import type { ScanOptions } from "./scan.ts";
+import { RunQueue } from "./run-queue.ts";
 import { compileSelectors, type Matcher } from "./selector.ts";
 import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
 import { type FeedView, Stream } from "./stream.ts";
-import { StreamDriver } from "./stream-driver.ts";
 import { SubscribedStream } from "./subscribed-stream.ts";
 import { Tail } from "./tail.ts";
 import { nextWake, WakeSet } from "./wake-set.ts";
@@ -21,6 +23,10 @@ export interface FeedLimits {
   readonly maxStreams: number;
   /** Bytes of events held in memory, by `eventBytes`. Default 64 MiB. */
   readonly logMaxBytes: number;
+  /** Different ways of delivery at once: see `Lane`. Default 10,000. Beyond it: LIMIT_EXCEEDED. */
+  readonly maxLanes: number;
+  /** Bytes of frames that each lane remembers for streams that come later to the same position. Default 4 MiB. */
+  readonly maxLaneBytes: number;
 }
 
 /** What a feed is made of, and how it waits. */
@@ -46,7 +52,12 @@ export interface FeedOptions {
   readonly onOver?: (reason: FeedError) => void;
 }
 
-const DEFAULT_LIMITS: FeedLimits = { maxStreams: 20_000, logMaxBytes: 64 * 1024 * 1024 };
+const DEFAULT_LIMITS: FeedLimits = {
+  maxStreams: 20_000,
+  logMaxBytes: 64 * 1024 * 1024,
+  maxLanes: 10_000,
+  maxLaneBytes: 4 * 1024 * 1024,
+};
 /** A stream says `closing` this long before its deadline, or a tenth of its time when that is less. */
 const CLOSING_LEAD_MS = 500;
 const RETRY_AFTER_MS = 1_000;
@@ -70,6 +81,9 @@ type ResolvedOptions = Required<Omit<FeedOptions, "onOver">> &
 class FeedService implements EpochFeed, FeedView {
   readonly #options: ResolvedOptions;
   readonly #tail: Tail;
+  readonly #queue: RunQueue;
+  readonly #deliveries = new Set<Delivery>();
+  #lanes: LaneTable | undefined;
   #draining = false;
   #streams = 0;
   /** Streams that have not fixed their start: nothing but a rejection can end these. */
@@ -84,6 +98,7 @@ class FeedService implements EpochFeed, FeedView {
     this.#options = options;
     const onOver = (reason: FeedError) => this.#onOver(reason);
     this.#tail = new Tail({ ...options, logMaxBytes: options.limits.logMaxBytes, onOver });
+    this.#queue = new RunQueue(options.clock, options.timers);
   }
 
   get epoch(): string {
@@ -108,6 +123,11 @@ class FeedService implements EpochFeed, FeedView {
 
   async start(signal: AbortSignal): Promise<void> {
     await this.#tail.start(signal);
+    const { log } = this;
+    const lanes = new LaneTable(this, this.#options.limits);
+    this.#lanes = lanes;
+    log.onAppend = (page) => lanes.dispatch(page);
+    this.#tail.onChange = () => this.#wakeAll();
   }
 
   /** Ends everything without grace: waiting streams say `closing`, busy ones when they are next asked. */
@@ -123,6 +143,7 @@ class FeedService implements EpochFeed, FeedView {
       const { changed } = this.log;
       this.#tail.release();
       changed.wakeAll();
+      this.#wakeAll();
     }
   }
 
@@ -203,40 +224,85 @@ class FeedService implements EpochFeed, FeedView {
   }
 
   subscribe(request: Subscription, signal: AbortSignal): AsyncIterableIterator<Frame> {
-    let counted = false;
-    const open = async (ending: AbortController): Promise<StreamDriver> => {
-      this.#assertOpen();
-      counted = true;
-      this.#streams += 1;
-      return await this.#open(request, ending);
-    };
-    const onEnd = () => {
-      if (counted) {
-        this.#streams -= 1;
-        this.#ended.wakeAll();
-      }
-    };
-    return new SubscribedStream(signal, open, onEnd);
+    const { clock, timers } = this.#options;
+    return new SubscribedStream(signal, { open: (ending) => this.open(request, ending), clock, timers });
   }
 
-  async #open(request: Subscription, ending: AbortController): Promise<StreamDriver> {
-    const { clock, timers, store } = this.#options;
-    const { checkpointIntervalMs, measure, maxBatchBytes } = request;
+  async open(request: Subscription, signal: AbortSignal): Promise<OpenStream> {
+    this.#assertOpen();
+    this.#streams += 1;
+    const ending = new AbortController();
+    const onAbort = () => ending.abort(signal.reason);
+    signal.addEventListener("abort", onAbort, { once: true });
+    try {
+      signal.throwIfAborted();
+      return await this.#open(request, ending);
+    } catch (error) {
+      this.#left();
+      throw error;
+    } finally {
+      signal.removeEventListener("abort", onAbort);
+    }
+  }
+
+  #left(): void {
+    this.#streams -= 1;
+    this.#ended.wakeAll();
+  }
+
+  async #open(request: Subscription, ending: AbortController): Promise<OpenStream> {
+    const { codec, maxBatchBytes, maxBatchEvents = Number.POSITIVE_INFINITY } = request;
     const matcher = compileSelectors(request.selectors);
+    const batch = { maxBytes: maxBatchBytes, maxEvents: maxBatchEvents };
     const closesAtMs = this.#closesAtMs(request.deadlineMs);
-    const { position, snapshot } = await this.#resolve(request, matcher, ending);
-    const scan: ScanOptions = { matches: matcher.matches, measure, maxBatchBytes };
-    const stream = new Stream(position, this, { scan, checkpointIntervalMs, closesAtMs }, clock);
-    if (snapshot === undefined) {
+    const start = await this.#resolve(request, matcher, ending);
+    const lane = this.#laneTable().acquire({ matcher, codec, batch });
+    const { checkpointIntervalMs } = request;
+    const stream = new Stream(start.position, this, { lane, checkpointIntervalMs, closesAtMs }, this.#options.clock);
+    if (start.snapshot === undefined) {
       stream.begin();
     } else {
-      stream.beginSnapshot(snapshot.started);
+      stream.beginSnapshot(start.snapshot.started);
     }
-    const { changed } = this.log;
-    const failure = () => this.#reason;
-    const over = () => this.#tail.over !== undefined;
-    const { signal } = ending;
-    return new StreamDriver({ stream, store, snapshot: snapshot?.run, changed, failure, over, clock, timers, signal });
+    const delivery = this.#deliver(stream, lane, start, ending);
+    this.#deliveries.add(delivery);
+    return {
+      opened: delivery.first(),
+      attach(outlet) {
+        delivery.attach(outlet);
+        return delivery;
+      },
+      close: () => delivery.cancel(undefined),
+    };
+  }
+
+  #deliver(stream: Stream, lane: Lane, start: ResolvedStart, ending: AbortController): Delivery {
+    const { clock, timers, store } = this.#options;
+    const delivery = new Delivery({
+      stream,
+      lane,
+      history: { readAfter: (after, _reader, signal) => store.readAfter(after, signal) },
+      snapshot: start.snapshot?.run,
+      ending,
+      queue: this.#queue,
+      failure: () => this.#reason,
+      over: () => this.#tail.over !== undefined,
+      clock,
+      timers,
+      onEnd: () => {
+        this.#deliveries.delete(delivery);
+        this.#lanes?.release(lane);
+        this.#left();
+      },
+    });
+    return delivery;
+  }
+
+  #laneTable(): LaneTable {
+    if (this.#lanes === undefined) {
+      throw new FeedError("INTERNAL", "The feed has not been started.", "Await `start` before anything else.");
+    }
+    return this.#lanes;
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -359,8 +425,13 @@ class FeedService implements EpochFeed, FeedView {
   #beginDraining(): void {
     this.#draining = true;
     this.#refuseOpening(goingDown());
-    if (this.#tail.started) {
-      this.log.changed.wakeAll();
+    this.#wakeAll();
+  }
+
+  /** What streams see of the feed beside the log has changed. */
+  #wakeAll(): void {
+    for (const delivery of this.#deliveries) {
+      delivery.wake();
     }
   }
 }

@@ -1,6 +1,8 @@
 import type { FeedError, FeedErrorCode } from "./errors.ts";
-import type { Event, Version } from "./event.ts";
+import type { Version } from "./event.ts";
 import type { Frame } from "./frame.ts";
+import type { LaneCodec } from "./lane.ts";
+import type { Outlet, StreamControl } from "./outlet.ts";
 import type { Publication, Published, Service } from "./ports.ts";
 import type { Selector } from "./selector.ts";
 
@@ -20,10 +22,12 @@ export interface Subscription {
   readonly selectors: readonly Selector[];
   /** Longest silence in milliseconds; jittered by up to a tenth. Default 15,000. */
   readonly checkpointIntervalMs: number;
-  /** Events of one frame add up to at most this by `measure`, unless it is a single one. Default 1 MiB less an envelope. */
+  /** Events of one frame add up to at most this by `codec.measure`, unless it is a single one. */
   readonly maxBatchBytes: number;
-  /** Bytes an event will take on this stream's wire. */
-  readonly measure: (event: Event) => number;
+  /** Most events of one frame. Default: as many as fit. */
+  readonly maxBatchEvents?: number | undefined;
+  /** How the stream's events become bytes. */
+  readonly codec: LaneCodec;
   /** `epoch:xid8` that must be settled before the start is fixed. */
   readonly afterTransaction: string | undefined;
   /** Monotonic milliseconds at which the call must have ended; `closing` comes before it. */
@@ -58,11 +62,26 @@ export interface FeedStatus {
   readonly failure: FeedFailure | undefined;
 }
 
+/** A stream whose start is fixed, and whose frames have yet to flow. Attach or close it. */
+export interface OpenStream {
+  /** Its first frame. */
+  readonly opened: Frame;
+  /** All other frames go there, from now on. Once. */
+  attach(outlet: Outlet): StreamControl;
+  /** Leaves nothing behind, when nobody attached. Idempotent. */
+  close(): void;
+}
+
 /** One process's view of the feed: the tail that fills the log, and the streams that read it. */
 export interface Feed extends Service {
   status(): FeedStatus;
   /** The first frame is `opened`; failures before it reject the first `next()`. Ends with `closing`, an error, or the signal. */
   subscribe(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
+  /**
+   * The same for those who are called instead of asking: resolves when the start is fixed. The signal ends the opening, and
+   * means nothing afterwards.
+   */
+  open(request: Subscription, signal: AbortSignal): Promise<OpenStream>;
   /** Resolves with the version of its last event once settled, `undefined` when that takes longer than `settleTimeoutMs`. */
   publish(request: Publication, signal: AbortSignal): Promise<Published>;
   /** No new streams; each open one gets `closing` and ends. Resolves when all have ended or the grace period is over. */

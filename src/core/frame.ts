@@ -15,6 +15,23 @@ export interface SnapshotProgress {
 /** Why a stream ends although nothing failed. */
 export type ClosingReason = "DRAINING" | "DEADLINE";
 
+/** Consecutive events of a stream. */
+export interface EventsFrame {
+  readonly kind: "events";
+  readonly events: readonly Event[];
+  readonly cursor: Cursor;
+  /** It ends on a tick boundary. */
+  readonly complete: boolean;
+  /** Of a frame that a lane hands to many streams; absent when it is one stream's own. */
+  readonly shared?: SharedFrame | undefined;
+}
+
+/** Where a transport keeps what it has made of a frame, for the other streams of the same lane, whose codec is the same. */
+export interface SharedFrame {
+  /** With its envelope. Nobody changes them. */
+  bytes: Uint8Array | undefined;
+}
+
 /** What a stream says, in the order in which it says it. `proto/millrace/v1/feed_service.proto` gives each its meaning. */
 export type Frame =
   | {
@@ -25,7 +42,7 @@ export type Frame =
       readonly head: Version;
       readonly oldest: Version;
     }
-  | { readonly kind: "events"; readonly events: readonly Event[]; readonly cursor: Cursor; readonly complete: boolean }
+  | EventsFrame
   | {
       readonly kind: "checkpoint";
       readonly cursor: Cursor;

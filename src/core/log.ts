@@ -33,6 +33,8 @@ export interface LogOptions {
 export class Log {
   /** Woken by every append. */
   readonly changed = new WakeSet();
+  /** Called with every page, once the log has it; must not throw. */
+  onAppend: ((page: Page) => void) | undefined;
   readonly #maxBytes: number;
   readonly #segmentBytes: number;
   readonly #segments: Segment[] = [];
@@ -78,6 +80,7 @@ export class Log {
     this.#head += page.events.length;
     this.#bytes += page.bytes;
     this.#evict();
+    this.onAppend?.(page);
     this.changed.wakeAll();
   }
 

@@ -1,5 +1,6 @@
 import { FeedError } from "./errors.ts";
 import type { Event, Version } from "./event.ts";
+import type { EventsFrame } from "./frame.ts";
 import { type Page, type Tick, tickEnd, tickIndexFrom } from "./page.ts";
 
 /** A version and the tick that holds it, which is unknown when it is no longer kept. */
@@ -10,13 +11,26 @@ export interface Position {
 
 /** What a stream wants, and how much of it at once. */
 export interface ScanOptions {
-  readonly matches: (event: Event) => boolean;
+  /** The event as the stream is to see it; `undefined` when it is not to. */
+  readonly view: (event: Event) => Event | undefined;
+  /** Bytes that such an event takes in a batch. */
   readonly measure: (event: Event) => number;
   readonly maxBatchBytes: number;
+  readonly maxBatchEvents: number;
 }
 
 /** Why a scan came to its end: the page did, the next event does not fit, or its share of time is used up. */
 export type ScanEnd = "page_done" | "batch_full" | "budget_spent";
+
+/** From one position to a later one, and what is delivered on the way. */
+export interface Passage {
+  readonly scanned: Version;
+  readonly tick: Tick | undefined;
+  /** The last boundary that was passed on the way. */
+  readonly boundary: Position | undefined;
+  /** `undefined` when nothing matched. */
+  readonly frame: EventsFrame | undefined;
+}
 
 /**
  * How far a stream has looked, and what it has told: the two differ when nothing matches.
@@ -48,6 +62,22 @@ export class Progress {
     return this.boundary !== undefined && this.boundary.version >= this.delivered;
   }
 
+  /** Where a copy of it that looks further begins. */
+  clone(): Progress {
+    const copy = new Progress({ version: this.scanned, tick: this.tick });
+    copy.boundary = this.boundary;
+    copy.delivered = this.delivered;
+    return copy;
+  }
+
+  /** Everything on the way to there was looked at, and what was wanted of it delivered. */
+  pass(step: Passage): void {
+    this.scanned = step.scanned;
+    this.tick = step.tick;
+    this.boundary = step.boundary ?? this.boundary;
+    this.delivered = step.frame?.events.at(-1)?.version ?? this.delivered;
+  }
+
   /** Goes back to the boundary: what was delivered after it was not delivered after all. */
   backToBoundary(boundary: Position): void {
     this.scanned = boundary.version;
@@ -69,9 +99,16 @@ export class Batch {
   readonly events: Event[] = [];
   #bytes = 0;
   readonly #maxBytes: number;
+  readonly #maxEvents: number;
 
-  constructor(maxBytes: number) {
+  constructor(maxBytes: number, maxEvents = Number.POSITIVE_INFINITY) {
     this.#maxBytes = maxBytes;
+    this.#maxEvents = maxEvents;
+  }
+
+  /** What its events add up to; those that were dropped again included. */
+  get bytes(): number {
+    return this.#bytes;
   }
 
   get empty(): boolean {
@@ -80,7 +117,8 @@ export class Batch {
 
   /** False when it must wait for the next frame. An event that is too large for any frame gets one of its own. */
   add(event: Event, bytes: number): boolean {
-    if (this.events.length > 0 && this.#bytes + bytes > this.#maxBytes) {
+    const { length } = this.events;
+    if (length > 0 && (this.#bytes + bytes > this.#maxBytes || length >= this.#maxEvents)) {
       return false;
     }
     this.events.push(event);
@@ -116,7 +154,7 @@ export function trimToBoundary(progress: Progress, batch: Batch): void {
  * `budget` is the most events to look at.
  */
 export function scan(page: Page, progress: Progress, batch: Batch, options: ScanOptions, budget: number): ScanEnd {
-  const { matches, measure } = options;
+  const { view, measure } = options;
   const { events, firstVersion } = page;
   let at = progress.scanned + 1 - firstVersion;
   if (at < 0) {
@@ -132,8 +170,9 @@ export function scan(page: Page, progress: Progress, batch: Batch, options: Scan
     const tick = page.ticks[tickAt++];
     const tickStop = tick === undefined ? end : Math.min(end, tickEnd(tick) + 1 - firstVersion);
     for (; at < tickStop; at++) {
-      const event = events[at];
-      if (event === undefined || !matches(event)) {
+      const settled = events[at];
+      const event = settled && view(settled);
+      if (event === undefined) {
         continue;
       }
       if (!batch.add(event, measure(event))) {

@@ -135,7 +135,7 @@ export class SnapshotRun {
       const last = Math.min(pageEnd(page), until);
       const wanted = page.events
         .slice(after + 1 - page.firstVersion, last + 1 - page.firstVersion)
-        .filter(matcher.matches);
+        .flatMap((event) => matcher.view(event) ?? []);
       const position = { version: last, tick: tickHolding(page.ticks, last) };
       const ticks = page.ticks.slice();
       const events = wanted.length === 0 ? wanted : await reader.concerning(wanted, signal);
@@ -149,7 +149,7 @@ export class SnapshotRun {
   async *#rows(reader: SnapshotReader, from: SnapshotState): AsyncGenerator<SnapshotStep, SnapshotState> {
     let state = from;
     for await (const { part, events } of reader.rows()) {
-      const matching = events.filter(this.#options.matcher.matches);
+      const matching = events.flatMap((event) => this.#options.matcher.view(event) ?? []);
       const rows = state.rows + matching.length;
       const last = events.at(-1);
       if (last === undefined && state.place !== "anew" && state.place.sources >= part) {

@@ -2,16 +2,15 @@ import type { Cursor } from "./cursor.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { ClosingReason, Frame, StreamState } from "./frame.ts";
+import type { Lane } from "./lane.ts";
 import type { Log } from "./log.ts";
 import { type Page, pageEnd, tickEnd, tickHolding } from "./page.ts";
 import type { Clock } from "./ports.ts";
-import { Batch, type Position, Progress, type ScanOptions, scan, trimToBoundary } from "./scan.ts";
+import { type Position, Progress } from "./scan.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
 import type { SnapshotStarted, SnapshotStep } from "./snapshot-run.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
 
-/** Events looked at before others get their turn. */
-const SCAN_BUDGET = 16_384;
 /** Share of the checkpoint interval that chance adds, so that streams opened together do not speak together for ever. */
 const JITTER = 0.1;
 /** Drained clients come back within this, spread out. */
@@ -30,7 +29,7 @@ export interface FeedView {
 
 /** What a stream was asked for. */
 export interface StreamOptions {
-  readonly scan: ScanOptions;
+  readonly lane: Lane;
   readonly checkpointIntervalMs: number;
   /** Monotonic milliseconds at which the stream says `closing`; infinity for never. */
   readonly closesAtMs: number;
@@ -106,7 +105,7 @@ export class Stream {
   /** Begins in a snapshot, whose first step this is. */
   beginSnapshot(started: SnapshotStarted): void {
     this.#occur("snapshot_begun");
-    this.#snapshot = new SnapshotDelivery(started, this.#options.scan);
+    this.#snapshot = new SnapshotDelivery(started, this.#options.lane.scan);
     // Whoever is cut between these two still holds what is to be dropped, and must be told of it again.
     this.#queue.push(this.#opened(started.restart ? "anew" : started.state.place), this.#snapshotStarted(started));
   }
@@ -160,7 +159,7 @@ export class Stream {
   #stepSnapshot(snapshot: SnapshotDelivery, nowMs: number): StreamAction {
     const events = snapshot.take();
     if (events !== undefined) {
-      return this.#emit({ kind: "events", events, cursor: this.#cursor(), complete: false }, nowMs);
+      return this.#emit(this.#options.lane.frame(events, this.#cursor(), false), nowMs);
     }
     if (snapshot.complete) {
       return this.#emit(this.#snapshotComplete(snapshot), nowMs);
@@ -188,31 +187,32 @@ export class Stream {
   }
 
   #stepEvents(nowMs: number): StreamAction {
+    const { lane } = this.#options;
+    const progress = this.#progress;
+    lane.skip(progress);
     this.#occur(this.#inLog() ? "met_the_log" : "fell_behind");
-    const { clean } = this.#progress;
-    if (clean && this.#told !== this.#state()) {
+    if (progress.clean && this.#told !== this.#state()) {
       return this.#emit(this.#checkpoint(), nowMs);
     }
-    // Before a checkpoint that is due: else a client that is slower than its interval would get nothing but checkpoints.
-    if (this.#lacksPage()) {
+    const step = lane.next(progress, this.#page);
+    if (step !== undefined) {
+      progress.pass(step);
+      this.#letGoOfPassed();
+      if (step.frame !== undefined) {
+        return this.#emit(step.frame, nowMs);
+      }
+    } else if (this.#lacksPage()) {
+      // Before a checkpoint that is due: else a client that is slower than its interval would get nothing but checkpoints.
       this.#reading = true;
-      return { kind: "read", after: this.#progress.scanned };
+      return { kind: "read", after: progress.scanned };
     }
-    const batch = new Batch(this.#options.scan.maxBatchBytes);
-    const more = this.#collect(batch);
-    trimToBoundary(this.#progress, batch);
-    this.#letGoOfPassed();
-    if (!batch.empty) {
-      const complete = this.#progress.clean;
-      return this.#emit({ kind: "events", events: batch.events, cursor: this.#cursor(), complete }, nowMs);
-    }
-    if (this.#progress.clean && nowMs >= this.#checkpointAtMs) {
+    if (progress.clean && nowMs >= this.#checkpointAtMs) {
       return this.#emit(this.#checkpoint(), nowMs);
     }
-    if (more || this.#lacksPage()) {
+    if (step !== undefined) {
       return MORE;
     }
-    const checkpointAtMs = this.#progress.clean ? this.#checkpointAtMs : Number.POSITIVE_INFINITY;
+    const checkpointAtMs = progress.clean ? this.#checkpointAtMs : Number.POSITIVE_INFINITY;
     return { kind: "wait", untilMs: Math.min(checkpointAtMs, this.#options.closesAtMs) };
   }
 
@@ -221,33 +221,6 @@ export class Stream {
     return !this.#inLog() && this.#page === undefined && !this.#reading;
   }
 
-  /** Gathers what is at hand; true when it stopped although there is more. Never reads: that takes an action. */
-  #collect(batch: Batch): boolean {
-    const progress = this.#progress;
-    const stopAt = progress.scanned + SCAN_BUDGET;
-    while (progress.scanned < stopAt) {
-      const page = this.#pageAtHand();
-      if (page === undefined) {
-        return false;
-      }
-      if (scan(page, progress, batch, this.#options.scan, stopAt - progress.scanned) === "batch_full") {
-        return true;
-      }
-    }
-    return this.#pageAtHand() !== undefined;
-  }
-
-  /** The page that holds what comes next, from the log before anything else. */
-  #pageAtHand(): Page | undefined {
-    if (this.#inLog()) {
-      this.#occur("met_the_log");
-      return this.#view.log.read(this.#progress.scanned);
-    }
-    const page = this.#page;
-    return page !== undefined && pageEnd(page) > this.#progress.scanned ? page : undefined;
-  }
-
-  /** Not before the batch is decided: events that were put back to the boundary come from the same page again. */
   #letGoOfPassed(): void {
     if (this.#page !== undefined && (this.#inLog() || pageEnd(this.#page) <= this.#progress.scanned)) {
       this.#page = undefined;

@@ -30,6 +30,8 @@ export interface TailOptions {
  * continuation: when the database goes on in another epoch, or no longer keeps what comes next.
  */
 export class Tail implements Service {
+  /** Called when the feed becomes stale, or no longer is. */
+  onChange: (() => void) | undefined;
   readonly #options: TailOptions;
   readonly #stopping = new AbortController();
   #log: Log | undefined;
@@ -222,6 +224,7 @@ export class Tail implements Service {
     if (stale !== this.#stale) {
       this.#stale = stale;
       this.#log?.changed.wakeAll();
+      this.onChange?.();
     }
   }
 }

@@ -2,6 +2,7 @@ import { toJsonString } from "@bufbuild/protobuf";
 import { EventSchema, type PayloadForm, PayloadForm as PayloadForms } from "../../gen/millrace/v1/event_pb.js";
 import type { SubscribeResponse } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Event } from "../core/event.ts";
+import type { LaneCodec } from "../core/lane.ts";
 import { eventBytes } from "../core/page.ts";
 import {
   eventBinarySize,
@@ -22,7 +23,7 @@ import { eventMessage } from "./event-message.ts";
 export const ENVELOPE_BYTES = 256;
 
 /** How the events of one stream become a message. */
-export interface EventCodec {
+export interface EventCodec extends LaneCodec {
   /** Bytes the event takes in a batch, as it will be delivered: after its payloads were omitted, where they are. */
   measure(event: Event): number;
   /** The frame that carries them. */
@@ -41,6 +42,10 @@ export interface EventCodecOptions {
  */
 export function createEventCodec(contentType: string | null, options: EventCodecOptions): EventCodec {
   return /\+json\s*(?:;|$)/i.test(contentType ?? "") ? createJsonCodec(options) : createBinaryCodec(options);
+}
+
+function identityOf(codec: string, { form, maxMessageBytes }: EventCodecOptions): string {
+  return `${codec} ${form} ${maxMessageBytes}`;
 }
 
 function payloadsBy(size: (event: Event, payloads: Payloads) => number, options: EventCodecOptions) {
@@ -66,6 +71,7 @@ function createBinaryCodec(options: EventCodecOptions): EventCodec {
   const fieldSize = (event: Event, payloads: Payloads): number => lengthFieldSize(eventBinarySize(event, payloads));
   const payloadsOf = payloadsBy(fieldSize, options);
   return {
+    identity: identityOf("proto", options),
     measure: (event) => fieldSize(event, payloadsOf(event)),
     batch(events, cursor, complete) {
       const payloads = events.map(payloadsOf);
@@ -100,6 +106,7 @@ function createJsonCodec(options: EventCodecOptions): EventCodec {
     Buffer.byteLength(toJsonString(EventSchema, eventMessage(event, payloads))) + 1;
   const payloadsOf = payloadsBy(size, options);
   return {
+    identity: identityOf("json", options),
     measure: (event) => size(event, payloadsOf(event)),
     batch: (events, cursor, complete) => ({
       $typeName: "millrace.v1.SubscribeResponse",

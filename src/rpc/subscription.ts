@@ -41,7 +41,7 @@ export function subscriptionFromRequest(
     selectors: request.selectors.map(selectorFromWire),
     checkpointIntervalMs: terms.checkpointIntervalMs,
     maxBatchBytes: terms.maxBatchBytes - ENVELOPE_BYTES,
-    measure: codec.measure,
+    codec,
     afterTransaction: request.afterTransaction === "" ? undefined : request.afterTransaction,
     deadlineMs,
   };

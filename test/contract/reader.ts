@@ -21,7 +21,7 @@ export function subscription(options: Partial<Subscription> = {}): Subscription 
     selectors: [],
     checkpointIntervalMs: 100,
     maxBatchBytes: 1024 * 1024,
-    measure: eventBytes,
+    codec: { identity: "test", measure: eventBytes },
     afterTransaction: undefined,
     deadlineMs: undefined,
     ...options,

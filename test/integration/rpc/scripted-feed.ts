@@ -1,5 +1,6 @@
-import type { Feed, FeedStatus, Subscription } from "../../../src/core/feed.ts";
+import type { Feed, FeedStatus, OpenStream, Subscription } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
+import type { Outlet } from "../../../src/core/outlet.ts";
 import type { Publication } from "../../../src/core/ports.ts";
 
 /** What the feed does, for tests of what the wire makes of it. */
@@ -49,7 +50,72 @@ export function createScriptedFeed(script: Script): Feed {
         streams--;
       }
     },
+    async open(request, signal) {
+      streams++;
+      const ending = new AbortController();
+      const frames = (script.frames?.(request, AbortSignal.any([signal, ending.signal])) ?? playOpened())[
+        Symbol.asyncIterator
+      ]();
+      try {
+        const first = await frames.next();
+        if (first.done === true) throw new Error("the script has no frame");
+        return openStream(first.value, frames, ending, () => streams--);
+      } catch (error) {
+        streams--;
+        throw error;
+      }
+    },
     publish: async (request) => script.publish?.(request) ?? { xid: "42", duplicate: false, version: 8 },
+  };
+}
+
+async function* playOpened(): AsyncGenerator<Frame> {
+  yield opened;
+}
+
+/** Plays the frames after the first as fast as the outlet takes them. */
+function openStream(
+  first: Frame,
+  frames: AsyncIterator<Frame>,
+  ending: AbortController,
+  onEnd: () => void,
+): OpenStream {
+  let ready = Promise.withResolvers<void>();
+  let ended = false;
+  let outlet: Outlet | undefined;
+  const finish = (error: unknown): void => {
+    if (ended) return;
+    ended = true;
+    ending.abort(error);
+    onEnd();
+    outlet?.end(error);
+  };
+  const play = async (to: Outlet): Promise<void> => {
+    try {
+      for (let next = await frames.next(); next.done !== true; next = await frames.next()) {
+        while (!to.ready) await ready.promise;
+        if (ended) return;
+        to.write(next.value);
+      }
+      finish(undefined);
+    } catch (error) {
+      finish(error);
+    }
+  };
+  return {
+    opened: first,
+    attach(to) {
+      outlet = to;
+      void play(to);
+      return {
+        resume() {
+          ready.resolve();
+          ready = Promise.withResolvers();
+        },
+        cancel: finish,
+      };
+    },
+    close: () => finish(undefined),
   };
 }
 

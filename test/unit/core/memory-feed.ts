@@ -12,7 +12,7 @@ export const REQUEST = {
   selectors: [],
   checkpointIntervalMs: 15_000,
   maxBatchBytes: 1024 * 1024,
-  measure: eventBytes,
+  codec: { identity: "test", measure: eventBytes },
   afterTransaction: undefined,
   deadlineMs: undefined,
 } as const;

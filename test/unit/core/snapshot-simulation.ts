@@ -3,6 +3,7 @@ import { encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
 import type { Event } from "../../../src/core/event.ts";
 import type { Frame } from "../../../src/core/frame.ts";
+import { Lane } from "../../../src/core/lane.ts";
 import { Log } from "../../../src/core/log.ts";
 import { eventBytes, type Page } from "../../../src/core/page.ts";
 import type { FeedStore, SnapshotReader, SnapshotRequest } from "../../../src/core/ports.ts";
@@ -203,9 +204,12 @@ class Simulation {
     const context = { store: this.#store, log: this.#log, wakeUp, matcher, oldest: 1, failure: () => undefined };
     const { position, snapshot } = await resolveStart(start, context, signal);
     const view = { epoch: this.#memory.epoch, log: this.#log, stale: false, draining: false, oldest: 1 };
-    const scan = { matches: matcher.matches, measure: eventBytes, maxBatchBytes: this.#scenario.maxBatchBytes };
+    const batch = { maxEvents: Number.POSITIVE_INFINITY, maxBytes: this.#scenario.maxBatchBytes };
+    const codec = { identity: "test", measure: eventBytes };
+    const lane = new Lane({ matcher, codec, batch }, view, 1_000_000);
+    this.#log.onAppend = ({ firstVersion }) => lane.touch(firstVersion - 1);
     const clock = { now: () => this.#nowMs, monotonic: () => this.#nowMs, random: () => 0.5 };
-    const options = { scan, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
+    const options = { lane, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
     this.#stream = new Stream(position, view, options, clock);
     this.#run = snapshot?.run;
     if (snapshot === undefined) {

@@ -14,7 +14,7 @@ const REQUEST: Subscription = {
   selectors: [],
   checkpointIntervalMs: 10_000,
   maxBatchBytes: 1,
-  measure: eventBytes,
+  codec: { identity: "test", measure: eventBytes },
   afterTransaction: undefined,
   deadlineMs: undefined,
 };

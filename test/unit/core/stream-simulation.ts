@@ -1,9 +1,12 @@
 import fc from "fast-check";
 import type { Cursor } from "../../../src/core/cursor.ts";
 import type { Frame } from "../../../src/core/frame.ts";
+import type { Lane } from "../../../src/core/lane.ts";
+import { LaneTable } from "../../../src/core/lane-table.ts";
 import { Log } from "../../../src/core/log.ts";
 import { eventBytes, type Page, tickEnd } from "../../../src/core/page.ts";
 import type { Position } from "../../../src/core/scan.ts";
+import { compileSelectors } from "../../../src/core/selector.ts";
 import { type FeedView, Stream } from "../../../src/core/stream.ts";
 import { emptyHistory, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
 
@@ -87,6 +90,8 @@ class Simulation {
   readonly #log: Log;
   readonly #view: { stale: boolean } & FeedView;
   #nowMs = 0;
+  readonly #lanes: LaneTable;
+  #lane: Lane | undefined;
   #stream: Stream;
   #reading: number | undefined;
   #start: number;
@@ -99,6 +104,8 @@ class Simulation {
     const options = { maxBytes: scenario.logMaxBytes, head: 0, tick: TICK_ZERO };
     this.#log = fault.log?.(options) ?? new Log(options);
     this.#view = { epoch: EPOCH, log: this.#log, stale: false, draining: false, oldest: 1 };
+    this.#lanes = new LaneTable(this.#view, { maxLanes: 10, maxLaneBytes: 5_000 });
+    this.#log.onAppend = (page) => this.#lanes.dispatch(page);
     settleTick(
       this.#history,
       Array.from({ length: 6 }, (_, i) => "abc"[i % 3] ?? "a"),
@@ -167,9 +174,16 @@ class Simulation {
     const tick = this.#history.ticks.find((t) => t.firstVersion <= version && version <= tickEnd(t));
     const start: Position = { version, tick: version === 0 ? TICK_ZERO : tick };
     const { wanted, maxBatchBytes } = this.#scenario;
-    const scan = { matches: (e: { topic: string }) => wanted.includes(e.topic), measure: eventBytes, maxBatchBytes };
+    const matcher = compileSelectors([{ topics: wanted.length === 0 ? ["none"] : wanted, keys: [], operations: [] }]);
+    const batch = { maxEvents: Number.POSITIVE_INFINITY, maxBytes: maxBatchBytes };
+    const lanes = this.#lanes;
+    if (this.#lane !== undefined) {
+      lanes.release(this.#lane);
+    }
+    const lane = lanes.acquire({ matcher, codec: { identity: "test", measure: eventBytes }, batch });
+    this.#lane = lane;
     const clock = { now: () => this.#nowMs, monotonic: () => this.#nowMs, random: () => 0.5 };
-    const options = { scan, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
+    const options = { lane, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
     const stream = new Stream(start, this.#view, options, clock);
     stream.begin();
     return stream;

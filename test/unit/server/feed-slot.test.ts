@@ -8,7 +8,7 @@ const request = {
   selectors: [],
   checkpointIntervalMs: 15_000,
   maxBatchBytes: 1024 * 1024,
-  measure: eventBytes,
+  codec: { identity: "test", measure: eventBytes },
   afterTransaction: undefined,
   deadlineMs: undefined,
 } as const;

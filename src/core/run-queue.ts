@@ -1,0 +1,74 @@
+import type { Clock, Timers } from "./ports.ts";
+
+/** Work that is done in turns. */
+export interface Runnable {
+  /** Kept by the queue. */
+  queued: boolean;
+  /** Works for a bounded time; true when it wants another turn at once. Does not throw. */
+  run(nowMs: number): boolean;
+}
+
+/** So long the queue works before input and timers get their turn. */
+const SLICE_MS = 10;
+/** Runs between two looks at the clock. */
+const RUNS_PER_LOOK = 64;
+
+/**
+ * Streams that have something to do, first come, first served. A feed of thousands of streams does their work in slices, so
+ * that the socket they write to, and the tick that feeds them, are never kept waiting for longer.
+ */
+export class RunQueue {
+  readonly #clock: Clock;
+  readonly #timers: Timers;
+  #waiting: Runnable[] = [];
+  #scheduled = false;
+
+  constructor(clock: Clock, timers: Timers) {
+    this.#clock = clock;
+    this.#timers = timers;
+  }
+
+  /** It runs in a later turn of the event loop, once, however often it is added until then. */
+  add(runnable: Runnable): void {
+    if (runnable.queued) {
+      return;
+    }
+    runnable.queued = true;
+    this.#waiting.push(runnable);
+    this.#schedule();
+  }
+
+  #schedule(): void {
+    if (!this.#scheduled) {
+      this.#scheduled = true;
+      void this.#timers.turn().then(() => this.#slice());
+    }
+  }
+
+  #slice(): void {
+    this.#scheduled = false;
+    const beganMs = this.#clock.monotonic();
+    let nowMs = beganMs;
+    const round = this.#waiting;
+    this.#waiting = [];
+    for (let at = 0; at < round.length; at++) {
+      if (at % RUNS_PER_LOOK === RUNS_PER_LOOK - 1) {
+        nowMs = this.#clock.monotonic();
+        if (nowMs - beganMs >= SLICE_MS) {
+          this.#waiting = round.slice(at).concat(this.#waiting);
+          break;
+        }
+      }
+      const runnable = round[at];
+      if (runnable !== undefined) {
+        runnable.queued = false;
+        if (runnable.run(nowMs)) {
+          this.add(runnable);
+        }
+      }
+    }
+    if (this.#waiting.length > 0) {
+      this.#schedule();
+    }
+  }
+}
