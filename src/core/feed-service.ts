@@ -3,6 +3,7 @@ import { Delivery } from "./delivery.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { EpochFeed, FeedFailure, FeedState, FeedStatus, OpenStream, Subscription } from "./feed.ts";
+import { DeliveryTotals, type FeedStats, NO_STATS } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
 import type { Lane } from "./lane.ts";
 import { LaneTable } from "./lane-table.ts";
@@ -83,6 +84,7 @@ class FeedService implements EpochFeed, FeedView {
   readonly #tail: Tail;
   readonly #queue: RunQueue;
   readonly #deliveries = new Set<Delivery>();
+  readonly #totals = new DeliveryTotals();
   #lanes: LaneTable | undefined;
   #draining = false;
   #streams = 0;
@@ -193,6 +195,21 @@ class FeedService implements EpochFeed, FeedView {
     };
   }
 
+  stats(): FeedStats {
+    const streamsByPhase = { ...NO_STATS.streamsByPhase };
+    for (const { stream } of this.#deliveries) {
+      streamsByPhase[stream.phase] += 1;
+    }
+    const { opened, ended, frames, events, droppedEvents, catchUps } = this.#totals;
+    return {
+      ...NO_STATS,
+      streamsByPhase,
+      lanes: this.#lanes?.size ?? 0,
+      laneBytes: this.#lanes?.bytes ?? 0,
+      ...{ opened, ended: { ...ended }, frames, events, droppedEvents, catchUps },
+    };
+  }
+
   #failure(): FeedFailure | undefined {
     const { stale, failure, over } = this.#tail;
     if (!stale) {
@@ -266,6 +283,7 @@ class FeedService implements EpochFeed, FeedView {
     }
     const delivery = this.#deliver(stream, lane, start, ending);
     this.#deliveries.add(delivery);
+    this.#totals.opened += 1;
     return {
       opened: delivery.first(),
       attach(outlet) {

@@ -1,5 +1,6 @@
 import type { FeedError, FeedErrorCode } from "./errors.ts";
 import type { Version } from "./event.ts";
+import type { FeedStats } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
 import type { LaneCodec } from "./lane.ts";
 import type { Outlet, StreamControl } from "./outlet.ts";
@@ -28,6 +29,16 @@ export interface Subscription {
   readonly maxBatchEvents?: number | undefined;
   /** How the stream's events become bytes. */
   readonly codec: LaneCodec;
+  /**
+   * Milliseconds that events may wait for more, so that a frame holds more of them. Default 0: they go out at once, and
+   * together only as far as they came together.
+   */
+  readonly maxBatchDelayMs?: number | undefined;
+  /**
+   * Whoever opens the stream, as far as `FeedLimits.maxStreamsPerPeer` goes: the principal, or the address it comes from.
+   * `undefined` is not counted.
+   */
+  readonly peer?: string | undefined;
   /** `epoch:xid8` that must be settled before the start is fixed. */
   readonly afterTransaction: string | undefined;
   /** Monotonic milliseconds at which the call must have ended; `closing` comes before it. */
@@ -75,6 +86,8 @@ export interface OpenStream {
 /** One process's view of the feed: the tail that fills the log, and the streams that read it. */
 export interface Feed extends Service {
   status(): FeedStatus;
+  /** For metrics. Looks at every stream: ask seconds apart. */
+  stats(): FeedStats;
   /** The first frame is `opened`; failures before it reject the first `next()`. Ends with `closing`, an error, or the signal. */
   subscribe(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
   /**

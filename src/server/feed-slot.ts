@@ -1,5 +1,6 @@
 import { FeedError } from "../core/errors.ts";
 import type { Feed, FeedFailure, FeedStatus } from "../core/feed.ts";
+import { NO_STATS } from "../core/feed-stats.ts";
 
 /** A feed that may not be there yet, or is about to be replaced. */
 export interface FeedSlot extends Feed {
@@ -55,6 +56,7 @@ export function createFeedSlot(): FeedSlot {
       const status = current?.status() ?? nothingYet;
       return failure === undefined ? status : { ...status, failure };
     },
+    stats: () => current?.stats() ?? NO_STATS,
     // The feed's own iterator and no generator around it: only its `return()` ends a `next()` that waits.
     subscribe: (request, signal) => current?.subscribe(request, signal) ?? refused(absent()),
     open: (request, signal) => current?.open(request, signal) ?? Promise.reject(absent()),

@@ -1,4 +1,5 @@
 import type { Feed, FeedStatus, OpenStream, Subscription } from "../../../src/core/feed.ts";
+import { NO_STATS } from "../../../src/core/feed-stats.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
 import type { Publication } from "../../../src/core/ports.ts";
@@ -42,6 +43,7 @@ export function createScriptedFeed(script: Script): Feed {
       failure: undefined,
       ...script.status?.(),
     }),
+    stats: () => NO_STATS,
     async *subscribe(request, signal) {
       streams++;
       try {
