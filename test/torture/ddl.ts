@@ -33,11 +33,13 @@ export const triggerFunctions: readonly string[] = [
 ];
 
 /** Changes tables at random until it is stopped. Gives up on locks after a moment, as migrations should. */
-export class TortureDdl {
+export class TortureDdl implements AsyncDisposable {
   readonly #stopping = new AbortController();
   readonly #running: Promise<void>;
   readonly failures: string[] = [];
   done = 0;
+  #client: pg.Client | undefined;
+  #lastError: unknown;
 
   constructor(url: string, random: Random) {
     this.#running = this.#run(url, random);
@@ -48,11 +50,28 @@ export class TortureDdl {
     await this.#running;
   }
 
+  /** Stops it also when it waits for an answer that does not come. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    void this.#client?.end().catch(() => undefined);
+    await this.#running;
+  }
+
+  /** For whoever waits for its end. */
+  findings(): string {
+    return `ddl: ${this.done} changes, the last failure ${String(this.#lastError)}`;
+  }
+
   async #run(url: string, random: Random): Promise<void> {
     const names = [...tables, bank].map(({ name }) => name);
     while (!this.#stopping.signal.aborted) {
-      const client = new pg.Client({ connectionString: url, connectionTimeoutMillis: 5000 });
+      const client = new pg.Client({
+        connectionString: url,
+        connectionTimeoutMillis: 5000,
+        application_name: "ddl",
+      });
       client.on("error", () => undefined);
+      this.#client = client;
       try {
         await client.connect();
         await client.query("set lock_timeout = '300ms'; set statement_timeout = '10s'");
@@ -67,8 +86,10 @@ export class TortureDdl {
           );
           await hold(random.below(50));
         }
-      } catch {
+      } catch (error) {
         // The server is away: again, once it is back.
+        this.#lastError = error;
+        await hold(10);
       } finally {
         await client.end().catch(() => undefined);
       }
@@ -77,6 +98,7 @@ export class TortureDdl {
 
   #failed(error: unknown, sql: string): void {
     if (!(error instanceof pg.DatabaseError)) throw error;
+    this.#lastError = error;
     // Locks, deadlocks, cancellations, what is there already, partitions that hold rows for one another.
     if (!/^(?:40|55|57|08|42P07|42P17|42710|23514|0A000|42601|25001)/.test(error.code ?? ""))
       this.failures.push(`${sql}: ${error.code} ${error.message}`);

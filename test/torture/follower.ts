@@ -28,6 +28,9 @@ export class Follower {
   #again: Decoded = { oldest: {} };
   #stream: ClientReadableStream<Decoded> | undefined;
   #running: Promise<void> | undefined;
+  #opened = 0;
+  #heardAt = 0;
+  #lastError: unknown;
   #waiting: { readonly key: string; readonly resolve: () => void }[] = [];
 
   constructor(port: () => number) {
@@ -36,6 +39,8 @@ export class Follower {
 
   start(): this {
     this.#running = this.#run();
+    // Told to whoever waits for a marker.
+    this.#running.catch(() => undefined);
     return this;
   }
 
@@ -47,6 +52,19 @@ export class Follower {
     return Promise.race([arrived, ...(running === undefined ? [] : [running])]);
   }
 
+  /** For whoever waits for it. */
+  findings(): string {
+    const { version } = this.log.at(-1)?.event ?? {};
+    const boundary = this.log.findLast((one) => one.boundary)?.event.version;
+    const quiet = Math.round(performance.now() - this.#heardAt);
+    return [
+      `follower: ${this.log.length} events up to version ${version}, whole up to ${boundary}, cursor ${this.#cursor}`,
+      `  ${this.#opened} streams so far, nothing for ${quiet} ms, the last error ${String(this.#lastError)}`,
+      `  next start without cursor ${JSON.stringify(this.#again)}, waited for ${this.#waiting.map(({ key }) => key).join()}`,
+      ...this.notes.map((note) => `  ${note}`),
+    ].join("\n");
+  }
+
   cut(): void {
     this.#stream?.cancel();
   }
@@ -54,7 +72,7 @@ export class Follower {
   async stop(): Promise<void> {
     this.#stopping.abort();
     this.#stream?.cancel();
-    await this.#running;
+    await this.#running?.catch(() => undefined);
   }
 
   async #run(): Promise<void> {
@@ -75,10 +93,20 @@ export class Follower {
 
   #follow(stream: ClientReadableStream<Decoded>): Promise<void> {
     this.#stream = stream;
+    this.#opened += 1;
     return new Promise((resolve, reject) => {
-      stream.on("data", (message: Decoded) => this.#take(message));
+      stream.on("data", (message: Decoded) => {
+        this.#heardAt = performance.now();
+        try {
+          this.#take(message);
+        } catch (cause) {
+          stream.cancel();
+          reject(cause);
+        }
+      });
       stream.on("end", resolve);
       stream.on("error", (error: ServiceError) => {
+        this.#lastError = error;
         if (transient.has(error.code) || this.#stopping.signal.aborted) return resolve();
         try {
           this.#turn(error);

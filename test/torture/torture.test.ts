@@ -18,7 +18,7 @@ describe.each(servers)("a short torture of $name", ({ cluster }) => {
     say(`torture: MILLRACE_SEED=${seed}`);
     const options = { seed, rounds: 4, transactions: 120, writers: 6, cluster, report: say };
     const { complaints, story } = await torture(options);
-    expect(complaints).toEqual([]);
+    expect(complaints, `MILLRACE_SEED=${seed}`).toEqual([]);
 
     // The judge itself: each of these must be noticed.
     // Of a row that changed once more later: of what comes last nobody could tell that it comes late.
@@ -35,8 +35,30 @@ describe.each(servers)("a short torture of $name", ({ cluster }) => {
       ]),
     };
     const unnoticed = Object.entries(spoilt).filter(([, log]) => sameStory(replay(log), replay(story)));
-    expect(unnoticed.map(([name]) => name)).toEqual([]);
+    expect(
+      unnoticed.map(([name]) => name),
+      `MILLRACE_SEED=${seed}`,
+    ).toEqual([]);
   }, 240_000);
+});
+
+describe("a torture that does not end", () => {
+  it("tells its seed, what it waits for, and what database, servers and follower say", async () => {
+    // Nobody commits so much in a millisecond.
+    const told = await torture({ seed: 42, rounds: 1, transactions: 1e9, writers: 1, longestMs: 1 }).catch(String);
+    expect(told).toMatch(/MILLRACE_SEED=42: Round 1, .*: No end after/);
+    const findings = [
+      /^waited for .*: \d+ transactions/m,
+      /^writer .*: \d+ committed/m,
+      /^follower: \d+ events/m,
+      /^sessions: *\n.*"blocked_by":\[/m,
+      /^newest ticks: *\n/m,
+      /^server .*, process: State/m,
+      /^server .*, feed: .*"head_version":/m,
+      /^Postgres' log: \S/m,
+    ];
+    for (const finding of findings) expect(told).toMatch(finding);
+  }, 120_000);
 });
 
 /** Two successive changes of one row, the later one as late as can be. */

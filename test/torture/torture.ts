@@ -1,3 +1,4 @@
+import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import { Client } from "pg";
 import { migrate } from "../../src/postgres/migrate.ts";
@@ -7,11 +8,17 @@ import { hold } from "../support/deadline.ts";
 import { type ServerProcess, startServerProcess } from "../support/server-process.ts";
 import { createRandom, type Random } from "../support/workload/random.ts";
 import { TortureDdl, triggerFunctions } from "./ddl.ts";
+import { databaseFindings, serverFindings } from "./findings.ts";
 import { type Followed, Follower } from "./follower.ts";
 import { copyNow, type Fork, forks, possibleForks } from "./forks.ts";
 import { compare, replay } from "./judge.ts";
 import { createTables } from "./tables.ts";
+import { inTime, Waits } from "./waits.ts";
 import { TortureWriter } from "./writer.ts";
+
+/** What a part of a run may take, in milliseconds: many times what it does, and well below what the test may. */
+const LONGEST_MS = 120_000;
+const LONGEST_END_MS = 30_000;
 
 /** What a run does, and for how long. */
 export interface TortureOptions {
@@ -23,6 +30,8 @@ export interface TortureOptions {
   readonly cluster?: ClusterOptions;
   /** Those that may happen. Default all. */
   readonly faults?: readonly Fault[];
+  /** What a round may take, in milliseconds. Default 120,000. */
+  readonly longestMs?: number;
   /** Told what happens. */
   readonly report?: (line: string) => void;
 }
@@ -57,6 +66,10 @@ class Torture implements AsyncDisposable {
   readonly #options: TortureOptions;
   readonly #random: Random;
   readonly #things = new AsyncDisposableStack();
+  readonly #waits = new Waits();
+  readonly #ending = new AbortController();
+  /** They torment the database in the present round. */
+  #tormentors: readonly (TortureWriter | TortureDdl)[] = [];
   #cluster: TestCluster;
   #url: string;
   #writers = 0;
@@ -79,25 +92,34 @@ class Torture implements AsyncDisposable {
 
   static async open(options: TortureOptions): Promise<Torture> {
     const cluster = await createCluster(options.cluster);
-    const torture = new Torture(options, cluster, await cluster.createDatabase("torture"));
-    await migrate(torture.#url);
-    for (const statement of [...createTables(), ...triggerFunctions]) await torture.#sql(statement);
-    await torture.#startServer();
-    torture.#things.defer(() => torture.#follower.stop());
-    torture.#follower.start();
-    return torture;
+    const torture = new Torture(options, cluster, cluster.url("torture"));
+    try {
+      await torture.#inTime("The opening", LONGEST_MS, torture.#begin());
+      return torture;
+    } catch (error) {
+      await torture[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  async #begin(): Promise<void> {
+    await this.#waits.until("the database", this.#cluster.createDatabase("torture"));
+    await this.#waits.until("the migrations", migrate(this.#url));
+    for (const statement of [...createTables(), ...triggerFunctions]) await this.#sql(statement);
+    await this.#startServer();
+    this.#things.defer(() => this.#follower.stop());
+    this.#follower.start();
   }
 
   async run(): Promise<TortureOutcome> {
-    const { rounds, faults: wanted = faults, cluster } = this.#options;
+    const { rounds, faults: wanted = faults, cluster, longestMs = LONGEST_MS } = this.#options;
     const possible: readonly string[] = possibleForks(cluster?.binaries === "debian-15");
     const allowed = wanted.filter((fault) => !isFork(fault) || possible.includes(fault));
     for (let round = 1; round <= rounds && this.#complaints.length === 0; round += 1) {
       const fault = allowed[this.#random.below(allowed.length)] ?? "none";
       this.#say(`round ${round}: ${fault}`);
-      if (isFork(fault)) await this.#fork(fault);
-      else await this.#round(fault);
-      await this.#judge();
+      const work = (isFork(fault) ? this.#fork(fault) : this.#round(fault)).then(() => this.#judge());
+      await this.#inTime(`Round ${round}, ${fault}`, longestMs, work);
     }
     return {
       complaints: this.#complaints,
@@ -108,6 +130,25 @@ class Torture implements AsyncDisposable {
     };
   }
 
+  /** An error says when it was, and, of what does not end, what it waits for. */
+  async #inTime(when: string, longestMs: number, work: Promise<void>): Promise<void> {
+    try {
+      await inTime(longestMs, work, () => this.#findings());
+    } catch (error) {
+      throw new Error(`${when}: ${messageOf(error)}`, { cause: error });
+    }
+  }
+
+  async #findings(): Promise<string> {
+    const waits = this.#waits.list();
+    const asked = await Promise.all([
+      databaseFindings(this.#cluster, this.#url),
+      ...this.#servers.map((server) => serverFindings(server)),
+    ]);
+    const own = [...this.#tormentors, this.#follower].map((one) => one.findings());
+    return [...waits, ...own, ...asked.flat()].join("\n");
+  }
+
   async #round(fault: Fault): Promise<void> {
     const { writers: count, transactions } = this.#options;
     const writers = Array.from(
@@ -116,11 +157,11 @@ class Torture implements AsyncDisposable {
     );
     const ddl = new TortureDdl(this.#url, this.#random.fork(this.#marker * 100 + 99));
     const committed = () => writers.reduce((sum, writer) => sum + writer.committed, 0);
-    await until(() => committed() >= transactions / 2);
-    await this.#strike(fault);
-    const soFar = committed();
-    await until(() => committed() >= soFar + transactions / 2);
-    await Promise.all([...writers, ddl].map((one) => one.stop()));
+    this.#torment([...writers, ddl]);
+    await this.#committing(writers, transactions / 2);
+    await this.#waits.until(fault, this.#strike(fault));
+    await this.#committing(writers, committed() + transactions / 2);
+    await this.#waits.until("the end of writers and ddl", Promise.all([...writers, ddl].map((one) => one.stop())));
     this.#committed += committed();
     this.#ddl += ddl.done;
     this.#complaints.push(...writers.flatMap(({ failures }) => failures), ...ddl.failures);
@@ -163,13 +204,14 @@ class Torture implements AsyncDisposable {
       await this.#stopServers();
       await this.#write(20);
     }
-    const replace = await copyNow(fork, { cluster: this.#cluster, url: this.#url });
+    const copying = copyNow(fork, { cluster: this.#cluster, url: this.#url });
+    const replace = await this.#waits.until(`${fork}, the copy`, copying);
     if (this.#servers.length === 0) await this.#startServer();
     await this.#round("none");
     await this.#reachMarker();
     const away = random.chance(0.5) || fork === "dump and restore";
     if (away) await this.#stopServers();
-    const { cluster, url } = await replace();
+    const { cluster, url } = await this.#waits.until(`${fork}, in its place`, replace());
     if (cluster !== this.#cluster) {
       this.#things.use(cluster);
       await this.#cluster.kill9();
@@ -187,22 +229,42 @@ class Torture implements AsyncDisposable {
   async #write(transactions: number): Promise<void> {
     this.#writers += 1;
     const writer = new TortureWriter(this.#url, `alone${this.#writers}`, this.#random.fork(10_000 + this.#writers));
-    await until(() => writer.committed >= transactions);
-    await writer.stop();
+    this.#torment([writer]);
+    await this.#committing([writer], transactions);
+    await this.#waits.until("the end of a writer", writer.stop());
     this.#committed += writer.committed;
     this.#complaints.push(...writer.failures);
   }
 
+  #torment(all: readonly (TortureWriter | TortureDdl)[]): void {
+    for (const one of all) this.#things.use(one);
+    this.#tormentors = all;
+  }
+
+  /** Waits until they have committed so many in all, or have failed in a way that nothing explains. */
+  async #committing(writers: readonly TortureWriter[], transactions: number): Promise<void> {
+    const committed = () => writers.reduce((sum, writer) => sum + writer.committed, 0);
+    const enough = () => committed() >= transactions || writers.some(({ failures }) => failures.length > 0);
+    const { signal } = this.#ending;
+    const waiting = async () => {
+      while (!enough()) await delay(5, undefined, { signal });
+    };
+    await this.#waits.until(`${transactions} transactions`, waiting());
+  }
+
   async #stopServers(): Promise<void> {
-    for (const server of this.#servers.splice(0)) await server.kill9();
+    for (const server of this.#servers.splice(0)) {
+      await this.#waits.until(`the end of server ${server.pid}`, server.kill9());
+    }
   }
 
   async #judge(): Promise<void> {
     await this.#finishPrepared();
     await this.#reachMarker();
     const { complaints, state } = replay(this.#follower.log);
-    this.#complaints.push(...(await this.#problems()));
-    this.#complaints.push(...complaints.slice(0, 20), ...(await compare(this.#url, state)).slice(0, 20));
+    this.#complaints.push(...(await this.#waits.until("what Millrace says of the sources", this.#problems())));
+    const compared = await this.#waits.until("the tables' rows", compare(this.#url, state));
+    this.#complaints.push(...complaints.slice(0, 20), ...compared.slice(0, 20));
     this.#say(`  ${this.#follower.log.length} events${this.#follower.notes.map((note) => `\n  ${note}`).join("")}`);
     this.#follower.notes.length = 0;
   }
@@ -225,7 +287,7 @@ class Torture implements AsyncDisposable {
     this.#marker += 1;
     const key = `m${this.#marker}`;
     await this.#sql(`select millrace.emit('torture.marker', '${key}')`);
-    await this.#follower.untilMarker(key);
+    await this.#waits.until(`marker ${key} at the follower`, this.#follower.untilMarker(key));
   }
 
   /** A crash between PREPARE and COMMIT PREPARED leaves them. */
@@ -237,10 +299,15 @@ class Torture implements AsyncDisposable {
   }
 
   async #startServer(): Promise<void> {
-    this.#servers.push(this.#things.use(await startServerProcess({ databaseUrl: this.#url })));
+    const starting = startServerProcess({ databaseUrl: this.#url });
+    this.#servers.push(this.#things.use(await this.#waits.until("the start of a server", starting)));
   }
 
-  async #sql<R extends pg.QueryResultRow>(text: string): Promise<readonly R[]> {
+  #sql<R extends pg.QueryResultRow>(text: string): Promise<readonly R[]> {
+    return this.#waits.until(text, this.#query<R>(text));
+  }
+
+  async #query<R extends pg.QueryResultRow>(text: string): Promise<readonly R[]> {
     const client = new Client({ connectionString: this.#url });
     client.on("error", () => undefined);
     await client.connect();
@@ -256,20 +323,27 @@ class Torture implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#things.disposeAsync();
+    this.#ending.abort();
+    const ended = this.#things.disposeAsync();
+    await inTime(LONGEST_END_MS, ended, async () => this.#waits.list().join("\n"));
   }
 }
 
-/** Runs it all, and says what is wrong. */
+/** Runs it all, and says what is wrong. Rejects when it does not come to an end, and says what it waits for. */
 export async function torture(options: TortureOptions): Promise<TortureOutcome> {
-  await using world = await Torture.open(options);
-  return await world.run();
+  try {
+    await using world = await Torture.open(options);
+    return await world.run();
+  } catch (error) {
+    throw new Error(`MILLRACE_SEED=${options.seed}: ${messageOf(error)}`, { cause: error });
+  }
+}
+
+function messageOf(error: unknown): string {
+  if (error instanceof SuppressedError) return `${messageOf(error.suppressed)}\nAt the end: ${messageOf(error.error)}`;
+  return error instanceof Error ? error.message : String(error);
 }
 
 function isFork(fault: Fault): fault is Fork {
   return forks.some((fork) => fork === fault);
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setImmediate(resolve));
 }

@@ -1,4 +1,5 @@
 import pg from "pg";
+import { hold } from "../support/deadline.ts";
 import type { Random } from "../support/workload/random.ts";
 import { anyStatement, balance } from "./statements.ts";
 
@@ -6,7 +7,7 @@ import { anyStatement, balance } from "./statements.ts";
 const expected = /^(?:40|55P03|57|08|23|25P0[12]|XX000)/;
 
 /** One session that writes random transactions until it is stopped. Comes back after whatever cuts it. */
-export class TortureWriter {
+export class TortureWriter implements AsyncDisposable {
   readonly #url: string;
   readonly #random: Random;
   readonly #name: string;
@@ -15,6 +16,9 @@ export class TortureWriter {
   /** What nothing explains. */
   readonly failures: string[] = [];
   committed = 0;
+  #client: pg.Client | undefined;
+  #undone = 0;
+  #lastError: unknown;
 
   constructor(url: string, name: string, random: Random) {
     this.#url = url;
@@ -28,10 +32,27 @@ export class TortureWriter {
     await this.#running;
   }
 
+  /** Stops it also when it waits for an answer that does not come. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopping.abort();
+    void this.#client?.end().catch(() => undefined);
+    await this.#running;
+  }
+
+  /** For whoever waits for its transactions. */
+  findings(): string {
+    return `writer ${this.#name}: ${this.committed} committed, ${this.#undone} failed, the last with ${String(this.#lastError)}`;
+  }
+
   async #run(): Promise<void> {
     while (!this.#stopping.signal.aborted) {
-      const client = new pg.Client({ connectionString: this.#url, connectionTimeoutMillis: 5000 });
+      const client = new pg.Client({
+        connectionString: this.#url,
+        connectionTimeoutMillis: 5000,
+        application_name: this.#name,
+      });
       client.on("error", () => undefined);
+      this.#client = client;
       try {
         await client.connect();
         await client.query("set lock_timeout = '3s'; set statement_timeout = '20s'");
@@ -40,8 +61,10 @@ export class TortureWriter {
         );
         const hasMerge = (rows[0]?.version ?? 0) >= 150000;
         while (!this.#stopping.signal.aborted) await this.#transaction(client, hasMerge);
-      } catch {
+      } catch (error) {
         // The server is away: again, once it is back.
+        this.#lastError = error;
+        await hold(10);
       } finally {
         await client.end().catch(() => undefined);
       }
@@ -60,6 +83,8 @@ export class TortureWriter {
       else await client.query("rollback");
     } catch (error) {
       if (!(error instanceof pg.DatabaseError)) throw error;
+      this.#undone += 1;
+      this.#lastError = error;
       await client.query("rollback");
       if (!expected.test(error.code ?? "")) this.failures.push(`${this.#name}: ${error.code} ${error.message}`);
     }
