@@ -1,0 +1,75 @@
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import { readFileSync } from "node:fs";
+import { connect } from "node:net";
+import { createInterface } from "node:readline";
+import { fileURLToPath } from "node:url";
+import { serverCpu } from "./sink.ts";
+
+/** Servers that can be measured, by the name of their file in `bench/load/servers`. */
+export type ServerName = "millrace" | "stock-connect" | "grpc-js" | "raw-http2" | "below-nghttp2";
+
+/** A server with its publisher, in a process of its own on its own core. */
+export interface LoadServer extends AsyncDisposable {
+  readonly pid: number;
+  readonly port: number;
+  readonly control: number;
+  /** Bytes of memory in use after a collection of garbage. */
+  settledRss(): Promise<number>;
+}
+
+/** How a server is started. */
+export interface LoadServerOptions {
+  readonly burst?: number;
+  /** Default: the one that runs the benchmark. */
+  readonly node?: string;
+  readonly nodeArguments?: readonly string[];
+  /** For Millrace: options of its configuration. */
+  readonly config?: Readonly<Record<string, unknown>>;
+  readonly [option: string]: unknown;
+}
+
+export async function startLoadServer(name: ServerName, options: LoadServerOptions = {}): Promise<LoadServer> {
+  const { node = process.execPath, nodeArguments = [], ...rest } = options;
+  const script = fileURLToPath(new URL(`./servers/${name}.ts`, import.meta.url));
+  const child = spawn(
+    "taskset",
+    ["-c", String(serverCpu), node, "--expose-gc", ...nodeArguments, script, JSON.stringify(rest)],
+    { stdio: ["pipe", "pipe", "inherit"] },
+  );
+  const ended = once(child, "exit");
+  const line = await Promise.race([once(createInterface(child.stdout), "line"), ended.then(() => undefined)]);
+  if (line === undefined) throw new Error(`The server ${name} did not start.`);
+  const { port, control }: { readonly port: number; readonly control: number } = JSON.parse(String(line[0]));
+  const pid = child.pid ?? 0;
+  return {
+    pid,
+    port,
+    control,
+    async settledRss() {
+      await collect(control);
+      return residentBytes(pid);
+    },
+    async [Symbol.asyncDispose]() {
+      child.kill("SIGTERM");
+      const kill = setTimeout(() => child.kill("SIGKILL"), 3_000);
+      await ended;
+      clearTimeout(kill);
+    },
+  };
+}
+
+/** Several times: what only finalizers let go of takes more than one. */
+async function collect(control: number): Promise<void> {
+  const socket = connect(control, "127.0.0.1");
+  for (let i = 0; i < 4; i += 1) {
+    socket.write("collect\n");
+    await once(socket, "data");
+  }
+  socket.destroy();
+}
+
+function residentBytes(pid: number): number {
+  const rss = /^Rss:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/smaps_rollup`, "utf8"))?.[1];
+  return Number(rss) * 1024;
+}

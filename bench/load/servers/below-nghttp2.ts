@@ -1,0 +1,61 @@
+// What writing DATA frames below Node's HTTP/2 can reach: all streams of a connection in one buffer, in one write. No flow
+// control, no pacing, nothing that a server needs; `reuse` takes the buffers from a ring instead of making each anew.
+import { createServer, type ServerHttp2Stream } from "node:http2";
+import { createServer as createTcpServer, type Socket } from "node:net";
+import { childOptions, ready } from "../child.ts";
+import { enveloped, eventsMessage, openedMessage } from "../message.ts";
+
+const { burst, reuse } = childOptions();
+const connections = new Map<Socket, number[]>();
+const free: Buffer[] = [];
+const ringBytes = 4 * 1024 * 1024;
+let version = 0;
+let latest: number[] = [];
+
+const server = createServer({ settings: { maxConcurrentStreams: 20_000 } });
+server.on("sessionError", () => {});
+server.on("session", (session) => {
+  const ids = latest;
+  session.on("stream", (stream: ServerHttp2Stream) => {
+    stream.on("error", () => {});
+    stream.resume();
+    stream.respond({ ":status": 200, "content-type": "application/grpc+proto" });
+    stream.write(enveloped(openedMessage()), () => stream.id !== undefined && ids.push(stream.id));
+  });
+});
+const tcp = createTcpServer({ noDelay: true }, (socket) => {
+  latest = [];
+  connections.set(socket, latest);
+  socket.on("error", () => {});
+  socket.once("close", () => connections.delete(socket));
+  server.emit("connection", socket);
+});
+tcp.listen(0, "127.0.0.1", () => {
+  const address = tcp.address();
+  const port = typeof address === "object" && address !== null ? address.port : 0;
+  void ready(port, publish, burst);
+});
+
+function publish(count: number, stampNs: bigint): void {
+  const messages = Array.from({ length: count }, (_, i) => enveloped(eventsMessage(version + 1 + i, 1, stampNs)));
+  version += count;
+  const body = Buffer.concat(messages);
+  for (const [socket, ids] of connections) writeAll(socket, ids, body);
+}
+
+function writeAll(socket: Socket, ids: readonly number[], body: Buffer): void {
+  const bytes = ids.length * (9 + body.length);
+  const whole = reuse === true ? (free.pop() ?? Buffer.allocUnsafeSlow(ringBytes)) : Buffer.allocUnsafeSlow(bytes);
+  let at = 0;
+  for (const id of ids) {
+    whole.writeUIntBE(body.length, at, 3);
+    whole[at + 3] = 0;
+    whole[at + 4] = 0;
+    whole.writeUInt32BE(id, at + 5);
+    whole.set(body, at + 9);
+    at += 9 + body.length;
+  }
+  const out = whole.subarray(0, bytes);
+  if (reuse === true) socket.write(out, () => free.push(whole));
+  else socket.write(out);
+}
