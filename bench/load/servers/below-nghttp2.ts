@@ -2,6 +2,7 @@
 // control, no pacing, nothing that a server needs; `reuse` takes the buffers from a ring instead of making each anew.
 import { createServer, type ServerHttp2Stream } from "node:http2";
 import { createServer as createTcpServer, type Socket } from "node:net";
+import { Duplex } from "node:stream";
 import { childOptions, ready } from "../child.ts";
 import { enveloped, eventsMessage, openedMessage } from "../message.ts";
 
@@ -26,15 +27,30 @@ server.on("session", (session) => {
 const tcp = createTcpServer({ noDelay: true }, (socket) => {
   latest = [];
   connections.set(socket, latest);
-  socket.on("error", () => {});
   socket.once("close", () => connections.delete(socket));
-  server.emit("connection", socket);
+  server.emit("connection", passThrough(socket));
 });
 tcp.listen(0, "127.0.0.1", () => {
   const address = tcp.address();
   const port = typeof address === "object" && address !== null ? address.port : 0;
   void ready(port, publish, burst);
 });
+
+/** Node aborts when somebody else's write to a socket ends that its HTTP/2 session holds. */
+function passThrough(socket: Socket): Duplex {
+  const duplex = new Duplex({
+    read: () => socket.resume(),
+    write: (chunk: Buffer, _encoding, done) => void socket.write(chunk, done),
+    destroy: (error, done) => {
+      socket.destroy();
+      done(error);
+    },
+  });
+  socket.on("data", (chunk) => duplex.push(chunk) || socket.pause());
+  socket.on("error", () => duplex.destroy());
+  socket.once("close", () => duplex.destroy());
+  return duplex;
+}
 
 function publish(count: number, stampNs: bigint): void {
   const messages = Array.from({ length: count }, (_, i) => enveloped(eventsMessage(version + 1 + i, 1, stampNs)));
