@@ -3,10 +3,13 @@ import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
 import { EpochOver } from "./lineage.ts";
 import { Log } from "./log.ts";
+import { warmLog } from "./log-warming.ts";
 import type { Clock, FeedStore, Service, Timers, WakeUp } from "./ports.ts";
 
 /** How often the oldest version is asked for: it moves with retention, and is only ever told, never relied on. */
 const OLDEST_EVERY_MS = 10_000;
+const WARM_BYTES = 64 * 1024 * 1024;
+const WARM_MS = 2_000;
 
 /** What the tail reads from and how it waits. */
 export interface TailOptions {
@@ -16,6 +19,10 @@ export interface TailOptions {
   readonly timers: Timers;
   readonly staleAfterMs: number;
   readonly logMaxBytes: number;
+  /** Bytes of the newest events that the log begins with, at most `logMaxBytes`. Default 64 MiB; 0 for none. */
+  readonly warmBytes?: number | undefined;
+  /** Milliseconds after which the log begins with what has been read by then. Default 2,000. */
+  readonly warmMs?: number | undefined;
   /** Called once, when this tail can never move again: see `Tail.over`. */
   readonly onOver: (reason: FeedError) => void;
   readonly report: (message: string, error?: unknown) => void;
@@ -94,17 +101,23 @@ export class Tail implements Service {
   }
 
   async start(signal: AbortSignal): Promise<void> {
-    const { store, clock, logMaxBytes } = this.#options;
-    const { head, oldest } = await store.bounds(signal);
-    const tick = await store.tickOf(head, signal);
+    const { store, clock, logMaxBytes, warmBytes = WARM_BYTES, warmMs = WARM_MS } = this.#options;
+    const bounds = await store.bounds(signal);
+    const log = await warmLog({
+      ...this.#options,
+      bounds,
+      warmBytes: Math.min(warmBytes, logMaxBytes),
+      warmMs,
+      signal: AbortSignal.any([signal, this.#stopping.signal]),
+    });
     signal.throwIfAborted();
     this.#stopping.signal.throwIfAborted();
-    this.#oldest = oldest;
+    this.#oldest = bounds.oldest;
     this.#oldestAskedAtMs = clock.monotonic();
     this.#answeredAtMs = clock.monotonic();
-    this.#log = new Log({ maxBytes: logMaxBytes, head, tick });
+    this.#log = log;
     this.#pulse();
-    this.#running = this.#run(this.#log);
+    this.#running = this.#run(log);
   }
 
   async stop(): Promise<void> {
