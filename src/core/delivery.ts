@@ -1,8 +1,9 @@
-import { Alarm } from "./alarm.ts";
+import type { AlarmClock, Sleeper } from "./alarm-clock.ts";
 import { backOffMs } from "./back-off.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
+import type { DeliveryTotals, StreamEnd } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
 import type { Lane } from "./lane.ts";
 import { EpochOver } from "./lineage.ts";
@@ -12,7 +13,7 @@ import type { Clock, Timers } from "./ports.ts";
 import type { Runnable, RunQueue } from "./run-queue.ts";
 import type { SnapshotRun } from "./snapshot-run.ts";
 import type { Stream } from "./stream.ts";
-import type { Waiter } from "./wake-set.ts";
+import type { Parkable } from "./wake-set.ts";
 
 /** Frames of one run: then it is the next stream's turn. */
 const FRAMES_PER_RUN = 32;
@@ -27,23 +28,39 @@ export interface History {
   readAfter(after: Version, reader: object, signal: AbortSignal): Promise<Page | undefined>;
 }
 
-/** What a driven stream needs of the world. */
+/** What all driven streams of a feed share. */
+export interface DeliveryContext {
+  readonly history: History;
+  readonly queue: RunQueue;
+  readonly alarms: AlarmClock;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly totals: DeliveryTotals;
+  /** The time of the append that is under way, so that the thousands it wakes need not look at the clock each. */
+  readonly appendingAtMs: number | undefined;
+  /** What has made the feed unusable for streams; they end with it. */
+  readonly failure: FeedError | undefined;
+  /** Whether the feed has noticed that its epoch is over: then `failure` comes, sooner or later. */
+  readonly over: boolean;
+  /** Called once for each. */
+  ended(delivery: Delivery): void;
+}
+
+/** What a stream begins with, if it does. */
+export interface DeliveredSnapshot {
+  /** Closed as the stream ends. */
+  readonly run: SnapshotRun;
+  /** Ends its reads; aborted as the stream ends. */
+  readonly ending: AbortController;
+}
+
+/** What is driven. */
 export interface DeliveryOptions {
   readonly stream: Stream;
   readonly lane: Lane;
-  readonly history: History;
-  /** What the stream begins with, if it does. Closed as the stream ends. */
-  readonly snapshot: SnapshotRun | undefined;
-  /** Ends the snapshot's reads; aborted as the stream ends. */
-  readonly ending: AbortController;
-  readonly queue: RunQueue;
-  /** What has made the feed unusable for streams; they end with it. */
-  readonly failure: () => FeedError | undefined;
-  /** Whether the feed has noticed that its epoch is over: then `failure` comes, sooner or later. */
-  readonly over: () => boolean;
-  readonly clock: Clock;
-  readonly timers: Timers;
-  readonly onEnd: () => void;
+  readonly snapshot: DeliveredSnapshot | undefined;
+  /** Whose it is, as `Subscription.peer` has it. */
+  readonly peer: string | undefined;
 }
 
 /**
@@ -51,11 +68,18 @@ export interface DeliveryOptions {
  * between an append and the client's socket, for a chain of those costs more per frame than everything else that happens
  * to it. It works when it is woken: by its lane, its one timer, its read, its snapshot, or its outlet.
  */
-export class Delivery implements Runnable, Waiter, StreamControl {
+export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
+  readonly stream: Stream;
+  readonly lane: Lane;
+  readonly peer: string | undefined;
   queued = false;
-  readonly #options: DeliveryOptions;
-  readonly #alarm: Alarm;
+  parkedAt = -1;
+  ringsAtMs = Number.POSITIVE_INFINITY;
+  ringsAs = -1;
+  readonly #context: DeliveryContext;
+  readonly #snapshot: DeliveredSnapshot | undefined;
   #outlet: Outlet | undefined;
+  #inline = false;
   #ended = false;
   #running = false;
   #again = false;
@@ -63,24 +87,26 @@ export class Delivery implements Runnable, Waiter, StreamControl {
   #blockedSinceMs: number | undefined;
   /** History was read for it since, or before, and is not given back. */
   #holdsHistory = false;
+  /** Ends the read that is under way. Most streams never read. */
+  #reading: AbortController | undefined;
   #readFailures = 0;
   #cancelRetry: (() => void) | undefined;
+  /** It went on from the table, and has not met the log again. */
+  #behind = false;
   #error: { readonly cause: unknown } | undefined;
   #cursor: Cursor | undefined;
 
-  constructor(options: DeliveryOptions) {
-    this.#options = options;
-    this.#alarm = new Alarm(options.clock, options.timers, () => this.#rung());
-  }
-
-  get stream(): Stream {
-    return this.#options.stream;
+  constructor(context: DeliveryContext, { stream, lane, peer, snapshot }: DeliveryOptions) {
+    this.#context = context;
+    this.stream = stream;
+    this.lane = lane;
+    this.peer = peer;
+    this.#snapshot = snapshot;
   }
 
   /** The first frame, which waits for nothing. */
   first(): Frame {
-    const { stream, clock } = this.#options;
-    const action = stream.step(clock.monotonic());
+    const action = this.stream.step(this.#context.clock.monotonic());
     if (action.kind !== "emit") {
       throw new FeedError("INTERNAL", "A stream did not begin with a frame.", "Report this as a fault of Millrace.");
     }
@@ -91,6 +117,7 @@ export class Delivery implements Runnable, Waiter, StreamControl {
   /** From now on frames go there. Once. */
   attach(outlet: Outlet): void {
     this.#outlet = outlet;
+    this.#inline = outlet.inline;
     this.wake();
   }
 
@@ -99,12 +126,13 @@ export class Delivery implements Runnable, Waiter, StreamControl {
     if (this.#ended) {
       return;
     }
-    if (this.#outlet?.inline !== true) {
-      this.#options.queue.add(this);
+    const { queue, appendingAtMs, clock } = this.#context;
+    if (!this.#inline) {
+      queue.add(this);
     } else if (this.#running) {
       this.#again = true;
-    } else if (this.run(this.#options.clock.monotonic())) {
-      this.#options.queue.add(this);
+    } else if (this.run(appendingAtMs ?? clock.monotonic())) {
+      queue.add(this);
     }
   }
 
@@ -133,7 +161,7 @@ export class Delivery implements Runnable, Waiter, StreamControl {
   }
 
   #work(outlet: Outlet, nowMs: number): boolean {
-    const { stream } = this.#options;
+    const { stream } = this;
     for (let frames = 0; frames < FRAMES_PER_RUN; ) {
       if (this.#ended || this.#hasFailed()) {
         return false;
@@ -175,7 +203,12 @@ export class Delivery implements Runnable, Waiter, StreamControl {
   }
 
   #saw(frame: Frame): void {
+    const { totals } = this.#context;
     this.#cursor = frame.cursor;
+    totals.frames += 1;
+    if (frame.kind === "events") {
+      totals.events += frame.events.length;
+    }
   }
 
   #hasFailed(): boolean {
@@ -183,7 +216,7 @@ export class Delivery implements Runnable, Waiter, StreamControl {
       this.#finish(this.#error.cause);
       return true;
     }
-    const failure = this.#options.failure();
+    const { failure } = this.#context;
     if (failure !== undefined) {
       this.#finish(failure);
       return true;
@@ -192,9 +225,12 @@ export class Delivery implements Runnable, Waiter, StreamControl {
   }
 
   #park(untilMs: number): void {
-    this.#options.lane.parked.add(this);
-    if (untilMs !== Number.POSITIVE_INFINITY) {
-      this.#alarm.setFor(untilMs);
+    this.lane.parked.add(this);
+    if (this.#behind && this.stream.phase === "live") {
+      this.#behind = false;
+    }
+    if (untilMs < this.ringsAtMs) {
+      this.#context.alarms.setFor(this, untilMs);
     }
   }
 
@@ -205,7 +241,7 @@ export class Delivery implements Runnable, Waiter, StreamControl {
 
   #awaitForgetting(): void {
     if (this.#holdsHistory && this.#blockedSinceMs !== undefined) {
-      this.#alarm.setFor(this.#blockedSinceMs + FORGET_MS);
+      this.#context.alarms.setFor(this, this.#blockedSinceMs + FORGET_MS);
     }
   }
 
@@ -215,20 +251,23 @@ export class Delivery implements Runnable, Waiter, StreamControl {
       return;
     }
     this.#ended = true;
-    const { ending, snapshot, lane, onEnd } = this.#options;
-    this.#alarm.stop();
+    const { alarms, totals } = this.#context;
+    alarms.stop(this);
     this.#cancelRetry?.();
-    lane.parked.delete(this);
-    ending.abort(new FeedError("INTERNAL", "The stream has ended.", "Open another one."));
-    snapshot?.close().catch(() => undefined);
-    onEnd();
+    this.lane.parked.delete(this);
+    const reason = this.#reading === undefined && this.#snapshot === undefined ? undefined : overAndOut();
+    this.#reading?.abort(reason);
+    this.#snapshot?.ending.abort(reason);
+    this.#snapshot?.run.close().catch(() => undefined);
+    totals.countEnd(endOf(error));
+    this.#context.ended(this);
     this.#outlet?.end(withCursor(error, this.#cursor));
   }
 
   /** In the background, too. A snapshot that fails ends the stream: its cursors say where it goes on. */
   #pull(): void {
-    const { stream, snapshot } = this.#options;
-    snapshot?.next().then(
+    const { stream } = this;
+    this.#snapshot?.run.next().then(
       (step) => this.#settle(() => stream.supplySnapshot(step)),
       (error: unknown) => {
         if (error instanceof EpochOver) {
@@ -245,12 +284,11 @@ export class Delivery implements Runnable, Waiter, StreamControl {
    * several servers the snapshot may have met another one than the feed, which then goes on.
    */
   #awaitFailure(error: EpochOver): void {
-    const { timers, over } = this.#options;
     if (this.#ended) {
       return;
     }
-    this.#cancelRetry = timers.after(OVER_KNOWN_MS, () => {
-      if (!over()) {
+    this.#cancelRetry = this.#context.timers.after(OVER_KNOWN_MS, () => {
+      if (!this.#context.over) {
         this.#fail(error);
       }
     });
@@ -258,9 +296,16 @@ export class Delivery implements Runnable, Waiter, StreamControl {
 
   /** Reads in the background: a stream that waits for the table still says its checkpoints. */
   #read(after: Version): void {
-    const { history, stream, ending } = this.#options;
-    history.readAfter(after, this, ending.signal).then(
+    const { stream } = this;
+    const { history, totals } = this.#context;
+    if (!this.#behind) {
+      this.#behind = true;
+      totals.catchUps += 1;
+    }
+    this.#reading = new AbortController();
+    history.readAfter(after, this, this.#reading.signal).then(
       (page) => {
+        this.#reading = undefined;
         if (page === undefined) {
           this.#retryRead();
           return;
@@ -271,6 +316,11 @@ export class Delivery implements Runnable, Waiter, StreamControl {
         this.#awaitForgetting();
       },
       (error: unknown) => {
+        this.#reading = undefined;
+        if (error instanceof FeedError && error.code === "DRAINING") {
+          // Nobody reads any more; the stream says `closing` as soon as its client comes for it.
+          return;
+        }
         // An epoch that is over ends the stream by `failure`, which knows more about it.
         if (error instanceof EpochOver || (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE")) {
           this.#retryRead();
@@ -282,7 +332,8 @@ export class Delivery implements Runnable, Waiter, StreamControl {
   }
 
   #retryRead(): void {
-    const { stream, clock, timers } = this.#options;
+    const { stream } = this;
+    const { clock, timers } = this.#context;
     if (this.#ended) {
       return;
     }
@@ -308,11 +359,10 @@ export class Delivery implements Runnable, Waiter, StreamControl {
     this.wake();
   }
 
-  #rung(): void {
-    const nowMs = this.#options.clock.monotonic();
+  ring(nowMs: number): void {
     if (this.#blockedSinceMs !== undefined && nowMs >= this.#blockedSinceMs + FORGET_MS) {
       this.#holdsHistory = false;
-      this.#options.stream.forget();
+      this.stream.forget();
     }
     this.#awaitForgetting();
     this.wake();
@@ -326,4 +376,15 @@ function withCursor(error: unknown, cursor: Cursor | undefined): unknown {
   }
   const { code, message, action, detail } = error;
   return new FeedError(code, message, action, { ...detail, cursor: encodeCursor(cursor) });
+}
+
+function overAndOut(): FeedError {
+  return new FeedError("INTERNAL", "The stream has ended.", "Open another one.");
+}
+
+function endOf(error: unknown): StreamEnd {
+  if (error === undefined) {
+    return "CLOSING";
+  }
+  return error instanceof FeedError ? error.code : "CANCELLED";
 }

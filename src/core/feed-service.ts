@@ -1,34 +1,20 @@
 import { systemClock, systemTimers } from "./clock.ts";
-import { Delivery } from "./delivery.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { EpochFeed, FeedFailure, FeedState, FeedStatus, OpenStream, Subscription } from "./feed.ts";
-import { DeliveryTotals, type FeedStats, NO_STATS } from "./feed-stats.ts";
+import { DEFAULT_LIMITS, type FeedLimits, tooManySelectors } from "./feed-limits.ts";
+import type { FeedStats } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
-import type { Lane } from "./lane.ts";
-import { LaneTable } from "./lane-table.ts";
+import { createHistoryReaders, type HistoryReaders } from "./history-readers.ts";
 import { EpochOver } from "./lineage.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "./ports.ts";
-import { RunQueue } from "./run-queue.ts";
 import { compileSelectors, type Matcher } from "./selector.ts";
 import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
-import { type FeedView, Stream } from "./stream.ts";
+import { type HostView, StreamHost } from "./stream-host.ts";
 import { SubscribedStream } from "./subscribed-stream.ts";
 import { Tail } from "./tail.ts";
-import { nextWake, WakeSet } from "./wake-set.ts";
-
-/** What a feed takes on at most. */
-export interface FeedLimits {
-  /** Streams open at once on this process. Default 20,000. Beyond it: LIMIT_EXCEEDED. */
-  readonly maxStreams: number;
-  /** Bytes of events held in memory, by `eventBytes`. Default 64 MiB. */
-  readonly logMaxBytes: number;
-  /** Different ways of delivery at once: see `Lane`. Default 10,000. Beyond it: LIMIT_EXCEEDED. */
-  readonly maxLanes: number;
-  /** Bytes of frames that each lane remembers for streams that come later to the same position. Default 4 MiB. */
-  readonly maxLaneBytes: number;
-}
+import { nextWake } from "./wake-set.ts";
 
 /** What a feed is made of, and how it waits. */
 export interface FeedOptions {
@@ -53,12 +39,6 @@ export interface FeedOptions {
   readonly onOver?: (reason: FeedError) => void;
 }
 
-const DEFAULT_LIMITS: FeedLimits = {
-  maxStreams: 20_000,
-  logMaxBytes: 64 * 1024 * 1024,
-  maxLanes: 10_000,
-  maxLaneBytes: 4 * 1024 * 1024,
-};
 /** A stream says `closing` this long before its deadline, or a tenth of its time when that is less. */
 const CLOSING_LEAD_MS = 500;
 const RETRY_AFTER_MS = 1_000;
@@ -79,18 +59,14 @@ export function createFeed(options: FeedOptions): EpochFeed {
 type ResolvedOptions = Required<Omit<FeedOptions, "onOver">> &
   Pick<FeedOptions, "onOver"> & { readonly limits: FeedLimits };
 
-class FeedService implements EpochFeed, FeedView {
+class FeedService implements EpochFeed, HostView {
   readonly #options: ResolvedOptions;
   readonly #tail: Tail;
-  readonly #queue: RunQueue;
-  readonly #deliveries = new Set<Delivery>();
-  readonly #totals = new DeliveryTotals();
-  #lanes: LaneTable | undefined;
+  readonly #readers: HistoryReaders;
+  readonly #host: StreamHost;
   #draining = false;
-  #streams = 0;
   /** Streams that have not fixed their start: nothing but a rejection can end these. */
   readonly #opening = new Set<AbortController>();
-  readonly #ended = new WakeSet();
   /** Publications that wait for a version that may never come. */
   readonly #over = new AbortController();
   /** What streams end with. */
@@ -100,7 +76,9 @@ class FeedService implements EpochFeed, FeedView {
     this.#options = options;
     const onOver = (reason: FeedError) => this.#onOver(reason);
     this.#tail = new Tail({ ...options, logMaxBytes: options.limits.logMaxBytes, onOver });
-    this.#queue = new RunQueue(options.clock, options.timers);
+    const { store, clock, timers, limits } = options;
+    this.#readers = createHistoryReaders(store, { clock, timers });
+    this.#host = new StreamHost(this, { history: this.#readers, limits, clock, timers });
   }
 
   get epoch(): string {
@@ -123,18 +101,24 @@ class FeedService implements EpochFeed, FeedView {
     return this.#tail.oldest;
   }
 
+  get failure(): FeedError | undefined {
+    return this.#reason;
+  }
+
+  get over(): boolean {
+    return this.#tail.over !== undefined;
+  }
+
   async start(signal: AbortSignal): Promise<void> {
     await this.#tail.start(signal);
-    const { log } = this;
-    const lanes = new LaneTable(this, this.#options.limits);
-    this.#lanes = lanes;
-    log.onAppend = (page) => lanes.dispatch(page);
-    this.#tail.onChange = () => this.#wakeAll();
+    this.log.onAppend = (page) => this.#host.appended(page);
+    this.#tail.onChange = () => this.#host.wakeAll();
   }
 
   /** Ends everything without grace: waiting streams say `closing`, busy ones when they are next asked. */
   async stop(): Promise<void> {
     this.#beginDraining();
+    this.#readers.stop();
     await this.#tail.stop();
   }
 
@@ -145,7 +129,7 @@ class FeedService implements EpochFeed, FeedView {
       const { changed } = this.log;
       this.#tail.release();
       changed.wakeAll();
-      this.#wakeAll();
+      this.#host.wakeAll();
     }
   }
 
@@ -164,8 +148,8 @@ class FeedService implements EpochFeed, FeedView {
     const grace = new AbortController();
     const cancel = this.#options.timers.after(graceMs, () => grace.abort());
     try {
-      while (this.#streams > 0) {
-        await nextWake(this.#ended, grace.signal);
+      while (this.#host.size > 0) {
+        await nextWake(this.#host.left, grace.signal);
       }
     } catch (error) {
       if (!grace.signal.aborted) {
@@ -187,30 +171,19 @@ class FeedService implements EpochFeed, FeedView {
       oldest: Math.min(tail.oldest, (log?.head ?? 0) + 1),
       settledAgeMs: tail.answeredAtMs === undefined ? undefined : this.#options.clock.monotonic() - tail.answeredAtMs,
       settledAtMicros: last === undefined || last.count === 0 ? undefined : last.timeMicros,
-      streams: this.#streams,
+      streams: this.#host.size,
       logBytes: log?.bytes ?? 0,
       logEvents: log?.events ?? 0,
       logOldest: log?.oldest ?? 1,
-      failure: this.#failure(),
+      failure: this.#failing(),
     };
   }
 
   stats(): FeedStats {
-    const streamsByPhase = { ...NO_STATS.streamsByPhase };
-    for (const { stream } of this.#deliveries) {
-      streamsByPhase[stream.phase] += 1;
-    }
-    const { opened, ended, frames, events, droppedEvents, catchUps } = this.#totals;
-    return {
-      ...NO_STATS,
-      streamsByPhase,
-      lanes: this.#lanes?.size ?? 0,
-      laneBytes: this.#lanes?.bytes ?? 0,
-      ...{ opened, ended: { ...ended }, frames, events, droppedEvents, catchUps },
-    };
+    return this.#host.stats();
   }
 
-  #failure(): FeedFailure | undefined {
+  #failing(): FeedFailure | undefined {
     const { stale, failure, over } = this.#tail;
     if (!stale) {
       return undefined;
@@ -246,8 +219,8 @@ class FeedService implements EpochFeed, FeedView {
   }
 
   async open(request: Subscription, signal: AbortSignal): Promise<OpenStream> {
-    this.#assertOpen();
-    this.#streams += 1;
+    this.#assertServing();
+    this.#host.enter(request.peer);
     const ending = new AbortController();
     const onAbort = () => ending.abort(signal.reason);
     signal.addEventListener("abort", onAbort, { once: true });
@@ -255,72 +228,22 @@ class FeedService implements EpochFeed, FeedView {
       signal.throwIfAborted();
       return await this.#open(request, ending);
     } catch (error) {
-      this.#left();
+      this.#host.leave(request.peer);
       throw error;
     } finally {
       signal.removeEventListener("abort", onAbort);
     }
   }
 
-  #left(): void {
-    this.#streams -= 1;
-    this.#ended.wakeAll();
-  }
-
   async #open(request: Subscription, ending: AbortController): Promise<OpenStream> {
-    const { codec, maxBatchBytes, maxBatchEvents = Number.POSITIVE_INFINITY } = request;
+    const { limits } = this.#options;
+    if (request.selectors.length > limits.maxSelectors) {
+      throw tooManySelectors(request.selectors.length, limits);
+    }
     const matcher = compileSelectors(request.selectors);
-    const batch = { maxBytes: maxBatchBytes, maxEvents: maxBatchEvents };
     const closesAtMs = this.#closesAtMs(request.deadlineMs);
     const start = await this.#resolve(request, matcher, ending);
-    const lane = this.#laneTable().acquire({ matcher, codec, batch });
-    const { checkpointIntervalMs } = request;
-    const stream = new Stream(start.position, this, { lane, checkpointIntervalMs, closesAtMs }, this.#options.clock);
-    if (start.snapshot === undefined) {
-      stream.begin();
-    } else {
-      stream.beginSnapshot(start.snapshot.started);
-    }
-    const delivery = this.#deliver(stream, lane, start, ending);
-    this.#deliveries.add(delivery);
-    this.#totals.opened += 1;
-    return {
-      opened: delivery.first(),
-      attach(outlet) {
-        delivery.attach(outlet);
-        return delivery;
-      },
-      close: () => delivery.cancel(undefined),
-    };
-  }
-
-  #deliver(stream: Stream, lane: Lane, start: ResolvedStart, ending: AbortController): Delivery {
-    const { clock, timers, store } = this.#options;
-    const delivery = new Delivery({
-      stream,
-      lane,
-      history: { readAfter: (after, _reader, signal) => store.readAfter(after, signal) },
-      snapshot: start.snapshot?.run,
-      ending,
-      queue: this.#queue,
-      failure: () => this.#reason,
-      over: () => this.#tail.over !== undefined,
-      clock,
-      timers,
-      onEnd: () => {
-        this.#deliveries.delete(delivery);
-        this.#lanes?.release(lane);
-        this.#left();
-      },
-    });
-    return delivery;
-  }
-
-  #laneTable(): LaneTable {
-    if (this.#lanes === undefined) {
-      throw new FeedError("INTERNAL", "The feed has not been started.", "Await `start` before anything else.");
-    }
-    return this.#lanes;
+    return this.#host.open({ request, matcher, start, ending, closesAtMs });
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -421,19 +344,6 @@ class FeedService implements EpochFeed, FeedView {
     }
   }
 
-  #assertOpen(): void {
-    this.#assertServing();
-    const { maxStreams } = this.#options.limits;
-    if (this.#streams >= maxStreams) {
-      throw new FeedError(
-        "LIMIT_EXCEEDED",
-        `This server has ${maxStreams} streams open, which is its limit (maxStreams).`,
-        "Close streams, try another replica, or raise the limit.",
-        { retryAfterMs: RETRY_AFTER_MS },
-      );
-    }
-  }
-
   #refuseOpening(reason: FeedError): void {
     for (const opening of this.#opening) {
       opening.abort(reason);
@@ -443,14 +353,7 @@ class FeedService implements EpochFeed, FeedView {
   #beginDraining(): void {
     this.#draining = true;
     this.#refuseOpening(goingDown());
-    this.#wakeAll();
-  }
-
-  /** What streams see of the feed beside the log has changed. */
-  #wakeAll(): void {
-    for (const delivery of this.#deliveries) {
-      delivery.wake();
-    }
+    this.#host.wakeAll();
   }
 }
 

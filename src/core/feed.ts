@@ -77,6 +77,8 @@ export interface FeedStatus {
 export interface OpenStream {
   /** Its first frame. */
   readonly opened: Frame;
+  /** `FeedLimits.maxStreamBytes`: with so many bytes on their way the outlet is not ready for more. */
+  readonly maxBytes: number;
   /** All other frames go there, from now on. Once. */
   attach(outlet: Outlet): StreamControl;
   /** Leaves nothing behind, when nobody attached. Idempotent. */

@@ -1,47 +1,47 @@
-import { FeedError } from "./errors.ts";
+import type { AlarmClock } from "./alarm-clock.ts";
 import type { Version } from "./event.ts";
-import { Lane, type LaneTerms, type LaneView, laneIdentity } from "./lane.ts";
+import { type FeedLimits, tooManyLanes } from "./feed-limits.ts";
+import { Lane, type LaneMeans, type LaneTerms, type LaneView, laneIdentity } from "./lane.ts";
+import { LaneBudget } from "./lane-budget.ts";
+import { LaneIndex, type Shelf } from "./lane-index.ts";
 import type { Page } from "./page.ts";
 
 /** What lanes may take. */
-export interface LaneLimits {
-  /** Different lanes at once. Beyond it: LIMIT_EXCEEDED. */
-  readonly maxLanes: number;
-  /** Bytes of frames that each lane remembers. */
-  readonly maxLaneBytes: number;
-}
+export type LaneLimits = Pick<FeedLimits, "maxLanes" | "maxLaneBytes" | "maxLanesBytes">;
 
 interface Held {
   readonly lane: Lane;
   streams: number;
 }
 
-/** Topics whose lanes are remembered. */
-const CACHED_TOPICS = 4_096;
-
 /** The lanes of a feed, and which of them an event may concern. */
 export class LaneTable {
   readonly #view: LaneView;
   readonly #limits: LaneLimits;
+  readonly #means: LaneMeans;
   readonly #lanes = new Map<string, Held>();
-  readonly #byTopic = new Map<string, readonly Lane[]>();
+  readonly #index = new LaneIndex();
+  #touches = 0;
 
-  constructor(view: LaneView, limits: LaneLimits) {
+  constructor(view: LaneView, limits: LaneLimits, alarms: AlarmClock) {
     this.#view = view;
     this.#limits = limits;
+    const { maxLaneBytes, maxLanesBytes } = limits;
+    this.#means = { maxLaneBytes, budget: new LaneBudget(maxLanesBytes), alarms };
   }
 
   get size(): number {
     return this.#lanes.size;
   }
 
-  /** Bytes of frames that all of them remember. */
+  /** Bytes that all of them remember. */
   get bytes(): number {
-    let sum = 0;
-    for (const { lane } of this.#lanes.values()) {
-      sum += lane.bytes;
-    }
-    return sum;
+    return this.#means.budget.bytes;
+  }
+
+  /** How often an event was shown to a lane, so far. */
+  get touches(): number {
+    return this.#touches;
   }
 
   /**
@@ -56,18 +56,13 @@ export class LaneTable {
       held.streams += 1;
       return held.lane;
     }
-    const { maxLanes, maxLaneBytes } = this.#limits;
+    const { maxLanes } = this.#limits;
     if (this.#lanes.size >= maxLanes) {
-      throw new FeedError(
-        "LIMIT_EXCEEDED",
-        `This server delivers in ${maxLanes} different ways already, which is its limit (maxLanes).`,
-        "Use selectors, payload forms and batch sizes that other streams use too, try another replica, or raise the limit.",
-        { retryAfterMs: 1_000 },
-      );
+      throw tooManyLanes(maxLanes);
     }
-    const lane = new Lane(terms, this.#view, maxLaneBytes);
+    const lane = new Lane(terms, this.#view, this.#means);
     this.#lanes.set(identity, { lane, streams: 1 });
-    this.#byTopic.clear();
+    this.#index.add(lane);
     return lane;
   }
 
@@ -79,41 +74,35 @@ export class LaneTable {
     held.streams -= 1;
     if (held.streams === 0) {
       this.#lanes.delete(lane.identity);
-      this.#byTopic.clear();
+      this.#index.delete(lane);
+      lane.close();
     }
   }
 
-  /** Tells the lanes that may want something of a page that the log has just got. */
-  dispatch(page: Page): void {
+  /**
+   * Shows a page that the log has just got to the lanes that may want something of it. Each event is shown to all of them
+   * before the next, and all events before anybody is woken: who is woken may do anything.
+   */
+  dispatch(page: Page, nowMs: number): void {
     if (this.#lanes.size === 0) {
       return;
     }
     const before: Version = page.firstVersion - 1;
-    const touched = new Set<Lane>();
+    const touched: Lane[] = [];
     let topic: string | undefined;
+    let shelves: readonly Shelf[] = [];
     for (const event of page.events) {
       if (event.topic !== topic) {
         topic = event.topic;
-        for (const lane of this.#lanesOf(topic)) {
-          touched.add(lane);
-        }
+        shelves = this.#index.shelvesOf(topic);
+      }
+      for (const shelf of shelves) {
+        this.#touches += shelf.offer(event, touched);
       }
     }
     for (const lane of touched) {
-      lane.touch(before);
+      lane.settle(before, nowMs);
     }
-  }
-
-  #lanesOf(topic: string): readonly Lane[] {
-    const known = this.#byTopic.get(topic);
-    if (known !== undefined) {
-      return known;
-    }
-    if (this.#byTopic.size >= CACHED_TOPICS) {
-      this.#byTopic.clear();
-    }
-    const found = [...this.#lanes.values()].map(({ lane }) => lane).filter((lane) => lane.matcher.wantsSource(topic));
-    this.#byTopic.set(topic, found);
-    return found;
+    this.#means.budget.enforce();
   }
 }

@@ -1,16 +1,25 @@
+import type { AlarmClock } from "./alarm-clock.ts";
 import type { Cursor } from "./cursor.ts";
 import type { Event, Version } from "./event.ts";
 import type { EventsFrame } from "./frame.ts";
+import type { LaneBudget, Rememberer } from "./lane-budget.ts";
+import { boundaryBetween, cutTrail } from "./lane-cut.ts";
+import { LaneHold } from "./lane-hold.ts";
+import { LaneTrail } from "./lane-trail.ts";
 import type { Log } from "./log.ts";
-import { type Page, pageEnd, tickEnd } from "./page.ts";
-import { Batch, type Passage, type Progress, type ScanOptions, scan, trimToBoundary } from "./scan.ts";
+import { type Page, pageEnd, type Tick } from "./page.ts";
+import { Batch, type Passage, type Position, type Progress, type ScanOptions, scan, trimToBoundary } from "./scan.ts";
 import type { Matcher } from "./selector.ts";
-import { WakeSet } from "./wake-set.ts";
+import { Parked } from "./wake-set.ts";
 
 /** Events looked at before others get their turn. */
 const SCAN_BUDGET = 16_384;
 /** A step that others took is made anew for whoever comes when so many times more has come in behind it. */
 const WORTH_MAKING = 4;
+/** Steps without a frame have no bytes. */
+const MAX_STEPS = 4_096;
+/** So many events are looked at for streams of which none has come for any: they are slow, and look on demand. */
+const LOOKED_AT_IN_VAIN = 16_384;
 
 /** How a lane's events become bytes. */
 export interface LaneCodec {
@@ -25,6 +34,8 @@ export interface BatchLimits {
   readonly maxEvents: number;
   /** By the codec's `measure`. */
   readonly maxBytes: number;
+  /** Milliseconds that events wait for more before they go out. Default 0. */
+  readonly maxDelayMs?: number | undefined;
 }
 
 /** What the streams of a lane have in common. */
@@ -40,6 +51,15 @@ export interface LaneView {
   readonly log: Log;
 }
 
+/** What the lanes of a feed share. */
+export interface LaneMeans {
+  /** Bytes that each lane may remember. */
+  readonly maxLaneBytes: number;
+  readonly budget: LaneBudget;
+  /** For those whose events wait. */
+  readonly alarms: AlarmClock;
+}
+
 /** One passage of the lane: immutable, the same for every stream. */
 export interface LaneStep extends Passage {
   /** What the frame's events add up to by `measure`. */
@@ -48,7 +68,7 @@ export interface LaneStep extends Passage {
 
 /** The text under which streams find their lane. */
 export function laneIdentity({ matcher, codec, batch }: LaneTerms): string {
-  return JSON.stringify([matcher.selection, codec.identity, batch.maxEvents, batch.maxBytes]);
+  return JSON.stringify([matcher.selection, codec.identity, batch.maxEvents, batch.maxBytes, batch.maxDelayMs ?? 0]);
 }
 
 /**
@@ -57,61 +77,115 @@ export function laneIdentity({ matcher, codec, batch }: LaneTerms): string {
  * What follows a position is the same for all of them: it is looked for once, made into a frame once, and remembered by the
  * position. A stream that comes to the same position takes the same frame, whose bytes are made once too. Because each step
  * ends where the next begins, streams that fell apart meet again at the next position that one of them came to.
+ *
+ * What is new it is shown as it comes, and keeps what it wants of it (the trail): so a stream at the head is woken only by
+ * what concerns it, and finds it without looking for it, whatever went by meanwhile. A lane whose streams are all behind
+ * keeps no trail; they look through the log, or the table, at their own pace.
  */
-export class Lane {
+export class Lane implements Rememberer {
   readonly identity: string;
   readonly matcher: Matcher;
   readonly terms: LaneTerms;
-  /** Streams that have nothing to do until the log brings something that this lane may want. */
-  readonly parked = new WakeSet();
+  /** Streams that have nothing to do until something comes that this lane wants. */
+  readonly parked = new Parked();
+  counted = 0;
+  inUse = false;
   readonly #view: LaneView;
+  readonly #means: LaneMeans;
   readonly #scan: ScanOptions;
-  readonly #maxBytes: number;
+  readonly #hold: LaneHold;
   readonly #steps = new Map<Version, LaneStep>();
-  #bytes = 0;
-  /** Of the versions after the first of these, up to the second, the lane wants none. */
-  #clearFrom: Version;
-  #clearTo: Version;
-  /** Since this one nothing has come that it may want. */
-  #touchedEnd: Version;
+  #stepBytes = 0;
+  /** While a stream stands at the head, or has lately. */
+  #trail: LaneTrail | undefined;
+  /** The last event that it was shown. */
+  #shown: Version = 0;
+  /** Events that it was shown since a stream last came. */
+  #shownInVain = 0;
+  /** Where the head was when a stream last came. */
+  #usedAt: Version = 0;
+  #touched = false;
 
-  constructor(terms: LaneTerms, view: LaneView, maxBytes: number) {
+  constructor(terms: LaneTerms, view: LaneView, means: LaneMeans) {
     this.identity = laneIdentity(terms);
     this.terms = terms;
     this.matcher = terms.matcher;
     this.#view = view;
-    this.#maxBytes = maxBytes;
-    const { maxEvents, maxBytes: maxBatchBytes } = terms.batch;
+    this.#means = means;
+    const { maxEvents, maxBytes } = terms.batch;
     const { view: see } = terms.matcher;
-    this.#scan = { view: see, measure: terms.codec.measure, maxBatchBytes, maxBatchEvents: maxEvents };
-    this.#clearFrom = this.#clearTo = this.#touchedEnd = view.log.head;
+    this.#hold = new LaneHold(terms.batch, means.alarms, () => this.#release());
+    this.#scan = { view: see, measure: terms.codec.measure, maxBatchBytes: maxBytes, maxBatchEvents: maxEvents };
   }
 
   get scan(): ScanOptions {
     return this.#scan;
   }
 
-  /** Bytes of the frames that it remembers, by `measure`. */
+  /** Bytes of what it remembers, by `measure`. */
   get bytes(): number {
-    return this.#bytes;
+    return this.#stepBytes + (this.#trail?.bytes ?? 0);
   }
 
-  /** The log has gone on from `before`, with something that this lane may want. */
-  touch(before: Version): void {
-    this.#clearFrom = this.#touchedEnd;
-    this.#clearTo = before;
-    this.#touchedEnd = this.#view.log.head;
-    this.parked.wakeAll();
+  /** Streams that stand here, or before it and want nothing in between, wait. */
+  get horizon(): Version {
+    const { from } = this.#hold;
+    return from === undefined ? this.#view.log.head : from - 1;
+  }
+
+  /**
+   * Shows it an event that the log has just got. Wakes nobody yet: true when it is to `settle` afterwards, said once.
+   * An event that it was shown before is passed over.
+   */
+  offer(event: Event): boolean {
+    const trail = this.#trail;
+    if (trail === undefined || event.version <= this.#shown) {
+      return false;
+    }
+    this.#shown = event.version;
+    this.#shownInVain += 1;
+    try {
+      const seen = this.#scan.view(event);
+      if (seen !== undefined) {
+        trail.add(seen, this.#scan.measure(seen));
+      } else if (this.#shownInVain < LOOKED_AT_IN_VAIN || this.parked.size > 0) {
+        return false;
+      } else {
+        this.#stopFollowing();
+      }
+    } catch {
+      // Those whose streams it concerns meet the error where they can end with it: as they look themselves.
+      this.#stopFollowing();
+    }
+    const first = !this.#touched;
+    this.#touched = true;
+    return first;
+  }
+
+  /** All of a page was offered, which came after `before`. */
+  settle(before: Version, nowMs: number): void {
+    this.#touched = false;
+    this.#trim(before);
+    this.#means.budget.count(this);
+    if (this.#trail === undefined || !this.#hold.hold(this.#trail, this.#view.log.head, nowMs)) {
+      this.parked.wakeAll();
+    }
   }
 
   /** Passes what is known to hold nothing for this lane, without looking at it. */
   skip(progress: Progress): void {
     const { log } = this.#view;
-    if (progress.scanned >= this.#clearFrom && progress.scanned < this.#clearTo) {
-      pass(progress, this.#clearTo, log);
+    const trail = this.#trail;
+    const { scanned } = progress;
+    if (trail === undefined || scanned < trail.from || scanned >= log.head) {
+      return;
     }
-    if (progress.scanned >= this.#touchedEnd && progress.scanned < log.head) {
-      pass(progress, log.head, log);
+    const to = Math.min(log.head, trail.versionAt(trail.indexAfter(scanned)) - 1);
+    // What the log no longer holds has no tick to speak of: then the table is asked.
+    if (to > scanned && to + 1 >= log.oldest) {
+      const tick = log.tickOf(to);
+      const boundary = boundaryBetween(scanned, to, tick, log);
+      progress.pass({ scanned: to, tick, boundary, frame: undefined });
     }
   }
 
@@ -121,13 +195,26 @@ export class Lane {
    * @param page - holds the version after `progress.scanned`, or nothing that is of use
    */
   next(progress: Progress, page: Page | undefined): LaneStep | undefined {
-    const known = this.#steps.get(progress.scanned);
-    if (known !== undefined && !this.#isOutgrown(progress.scanned, known)) {
+    const { scanned } = progress;
+    const { head } = this.#view.log;
+    this.#shownInVain = 0;
+    this.#usedAt = head;
+    this.inUse = true;
+    if (scanned >= this.horizon) {
+      if (scanned >= head) {
+        this.#follow(head);
+      }
+      if (page === undefined || scanned < head) {
+        return undefined;
+      }
+    }
+    const known = this.#steps.get(scanned);
+    if (known !== undefined && !this.#isOutgrown(scanned, known)) {
       return known;
     }
     const step = this.#make(progress, page);
     if (step !== undefined) {
-      this.#remember(progress.scanned, step);
+      this.#remember(scanned, step);
     }
     return step ?? known;
   }
@@ -137,46 +224,106 @@ export class Lane {
     return { kind: "events", events, cursor, complete, shared: undefined };
   }
 
+  shed(): void {
+    this.#steps.clear();
+    this.#stepBytes = 0;
+    this.#trail?.dropBefore(Number.POSITIVE_INFINITY);
+  }
+
+  /** Nobody uses it any more. */
+  close(): void {
+    this.#stopFollowing();
+    this.shed();
+    this.#means.budget.count(this);
+  }
+
+  #follow(head: Version): void {
+    if (this.#trail === undefined) {
+      this.#trail = new LaneTrail(head);
+      this.#shown = head;
+      this.#hold.release(head);
+    }
+  }
+
+  #stopFollowing(): void {
+    this.#trail = undefined;
+    this.#hold.release(this.#view.log.head);
+  }
+
+  #trim(before: Version): void {
+    const trail = this.#trail;
+    if (trail === undefined) {
+      return;
+    }
+    trail.dropBefore(this.#view.log.oldest);
+    // The page that has just come stays, however large it is: streams at the head are about to take it.
+    trail.dropBefore(before + 1, this.#means.maxLaneBytes / 2);
+    if (this.#usedAt < trail.from && this.#usedAt < before) {
+      // Nobody came while it went round once, and who is parked is not at the head: else it had been woken, and come.
+      this.#stopFollowing();
+    }
+  }
+
+  #release(): void {
+    this.#hold.release(this.#view.log.head);
+    this.parked.wakeAll();
+  }
+
   /** Where much more has come in since, a larger frame is made: at most so often that each costs a share of the next. */
   #isOutgrown(after: Version, { scanned, bytes, frame }: LaneStep): boolean {
     const { maxBytes, maxEvents } = this.terms.batch;
-    const { log } = this.#view;
-    const ahead = log.head - scanned;
+    const ahead = this.horizon - scanned;
     return (
       ahead >= WORTH_MAKING * (scanned - after) &&
       bytes * WORTH_MAKING < maxBytes &&
       (frame?.events.length ?? 0) * WORTH_MAKING < maxEvents &&
-      log.oldest <= after + 1
+      this.#view.log.oldest <= after + 1
     );
   }
 
   #make(progress: Progress, page: Page | undefined): LaneStep | undefined {
+    const { scanned } = progress;
+    const trail = this.#trail;
+    if (trail !== undefined && trail.from <= scanned && this.#view.log.oldest <= scanned + 1) {
+      const cut = cutTrail(trail, scanned, this.horizon, this.#scan, this.#view.log);
+      return this.#step(cut, cut.boundary, cut.events, cut.bytes);
+    }
     const ahead = progress.clone();
     ahead.boundary = undefined;
     const batch = new Batch(this.#scan.maxBatchBytes, this.#scan.maxBatchEvents);
     this.#collect(ahead, batch, page);
     trimToBoundary(ahead, batch);
-    if (ahead.scanned === progress.scanned) {
+    if (ahead.scanned === scanned) {
       return undefined;
     }
-    const { scanned, tick, boundary } = ahead;
-    return { scanned, tick, boundary, frame: this.#shared(ahead, batch), bytes: batch.bytes };
+    return this.#step(ahead, ahead.boundary, batch.events, batch.bytes);
   }
 
-  #shared(ahead: Progress, batch: Batch): EventsFrame | undefined {
-    if (batch.empty) {
-      return undefined;
+  #step(
+    { scanned, tick }: { readonly scanned: Version; readonly tick: Tick | undefined },
+    boundary: Position | undefined,
+    events: readonly Event[],
+    bytes: number,
+  ): LaneStep {
+    const last = events.at(-1);
+    if (last === undefined) {
+      return { scanned, tick, boundary, frame: undefined, bytes: 0 };
     }
-    const { version, tick } = ahead.position;
-    const cursor = { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot: undefined };
-    const { events } = batch;
-    return { kind: "events", events, cursor, complete: ahead.clean, shared: { bytes: undefined } };
+    const complete = boundary !== undefined && boundary.version >= last.version;
+    const position = complete ? boundary : { version: scanned, tick };
+    const { version } = position;
+    const fingerprint = position.tick?.fingerprint ?? 0;
+    const cursor = { epoch: this.#view.epoch, version, fingerprint, snapshot: undefined };
+    const frame: EventsFrame = { kind: "events", events, cursor, complete, shared: { bytes: undefined } };
+    return { scanned, tick, boundary, frame, bytes };
   }
 
   #collect(progress: Progress, batch: Batch, page: Page | undefined): void {
-    const stopAt = progress.scanned + SCAN_BUDGET;
+    const { log } = this.#view;
+    const { from: held = Number.POSITIVE_INFINITY } = this.#hold;
+    const stopAt = Math.min(progress.scanned + SCAN_BUDGET, held - 1);
     while (progress.scanned < stopAt) {
-      const at = this.#view.log.read(progress.scanned) ?? pageFrom(page, progress.scanned);
+      const at = log.read(progress.scanned) ?? pageFrom(page, progress.scanned);
       if (at === undefined || scan(at, progress, batch, this.#scan, stopAt - progress.scanned) === "batch_full") {
         return;
       }
@@ -184,35 +331,28 @@ export class Lane {
   }
 
   #remember(after: Version, step: LaneStep): void {
+    if (step.frame === undefined && this.#trail !== undefined && this.#trail.from <= after) {
+      return;
+    }
     this.#forget(after);
     this.#steps.set(after, step);
-    this.#bytes += step.bytes;
+    this.#stepBytes += step.bytes;
     for (const oldest of this.#steps.keys()) {
-      if (this.#bytes <= this.#maxBytes && this.#steps.size <= MAX_STEPS) {
-        return;
+      if (this.#stepBytes <= this.#means.maxLaneBytes / 2 && this.#steps.size <= MAX_STEPS) {
+        break;
       }
       this.#forget(oldest);
     }
+    this.#means.budget.count(this);
+    this.#means.budget.enforce();
   }
 
   #forget(after: Version): void {
-    this.#bytes -= this.#steps.get(after)?.bytes ?? 0;
+    this.#stepBytes -= this.#steps.get(after)?.bytes ?? 0;
     this.#steps.delete(after);
   }
 }
 
-/** Steps without a frame have no bytes. */
-const MAX_STEPS = 4_096;
-
 function pageFrom(page: Page | undefined, scanned: Version): Page | undefined {
   return page !== undefined && page.firstVersion <= scanned + 1 && pageEnd(page) > scanned ? page : undefined;
-}
-
-function pass(progress: Progress, to: Version, log: Log): void {
-  const tick = log.tickOf(to);
-  progress.scanned = to;
-  progress.tick = tick;
-  if (tick !== undefined && tickEnd(tick) === to) {
-    progress.boundary = { version: to, tick };
-  }
 }

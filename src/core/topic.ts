@@ -66,8 +66,7 @@ export function patternMatches(pattern: TopicPattern, topic: string): boolean {
   if (pattern.exact && !isTopicTemplate(topic)) {
     return pattern.text === topic;
   }
-  // The name of a column may hold a dot.
-  const tokens = topic.replaceAll(/\{[^{}]+\}/g, "{}").split(".");
+  const tokens = topicTokens(topic);
   const wanted = pattern.tokens;
   if (pattern.tail ? tokens.length <= wanted.length : tokens.length !== wanted.length) {
     return false;
@@ -75,11 +74,17 @@ export function patternMatches(pattern: TopicPattern, topic: string): boolean {
   return wanted.every((want, at) => want === "*" || mayBecome(tokens[at] ?? "", want));
 }
 
+/** The tokens of a topic or template. In those of a template `{}` stands for a value. */
+export function topicTokens(topic: string): readonly string[] {
+  // The name of a column may hold a dot.
+  return (isTopicTemplate(topic) ? topic.replaceAll(/\{[^{}]+\}/g, "{}") : topic).split(".");
+}
+
 /**
  * Whether a token of a template may become this one: it begins and ends as the template's literal text does, with a value,
  * which is never empty, in between. Of several placeholders in one token only the outer text is compared.
  */
-function mayBecome(token: string, text: string): boolean {
+export function mayBecome(token: string, text: string): boolean {
   const first = token.indexOf("{");
   if (first < 0) {
     return token === text;

@@ -34,6 +34,55 @@ export class WakeSet {
   }
 }
 
+/** A waiter that knows its place among the parked, so that nobody needs to look for it. */
+export interface Parkable extends Waiter {
+  /** Kept by `Parked`; -1 while it is not parked. */
+  parkedAt: number;
+}
+
+/** As `WakeSet`, for thousands that are woken and enrol again with every event. Each is parked in one place at most. */
+export class Parked {
+  #waiting: Parkable[] = [];
+
+  get size(): number {
+    return this.#waiting.length;
+  }
+
+  add(waiter: Parkable): void {
+    if (waiter.parkedAt < 0) {
+      waiter.parkedAt = this.#waiting.push(waiter) - 1;
+    }
+  }
+
+  delete(waiter: Parkable): void {
+    const at = waiter.parkedAt;
+    if (at < 0) {
+      return;
+    }
+    waiter.parkedAt = -1;
+    const last = this.#waiting.pop();
+    if (last !== undefined && last !== waiter) {
+      this.#waiting[at] = last;
+      last.parkedAt = at;
+    }
+  }
+
+  /** Those who enrol meanwhile wait for the next time. */
+  wakeAll(): void {
+    if (this.#waiting.length === 0) {
+      return;
+    }
+    const woken = this.#waiting;
+    this.#waiting = [];
+    for (const waiter of woken) {
+      waiter.parkedAt = -1;
+    }
+    for (const waiter of woken) {
+      waiter.wake();
+    }
+  }
+}
+
 /** Resolves at the next `wakeAll`; rejects with the signal's reason. For those who wait seldom. */
 export function nextWake(set: WakeSet, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {

@@ -1,3 +1,5 @@
+import { encodeCursor } from "../../../src/core/cursor.ts";
+import { FeedError } from "../../../src/core/errors.ts";
 import type { Feed, FeedStatus, OpenStream, Subscription } from "../../../src/core/feed.ts";
 import { NO_STATS } from "../../../src/core/feed-stats.ts";
 import type { Frame } from "../../../src/core/frame.ts";
@@ -55,16 +57,18 @@ export function createScriptedFeed(script: Script): Feed {
     async open(request, signal) {
       streams++;
       const ending = new AbortController();
-      const frames = (script.frames?.(request, AbortSignal.any([signal, ending.signal])) ?? playOpened())[
-        Symbol.asyncIterator
-      ]();
+      const onAbort = () => ending.abort(signal.reason);
+      signal.addEventListener("abort", onAbort);
       try {
+        const frames = (script.frames?.(request, ending.signal) ?? playOpened())[Symbol.asyncIterator]();
         const first = await frames.next();
         if (first.done === true) throw new Error("the script has no frame");
         return openStream(first.value, frames, ending, () => streams--);
       } catch (error) {
         streams--;
         throw error;
+      } finally {
+        signal.removeEventListener("abort", onAbort);
       }
     },
     publish: async (request) => script.publish?.(request) ?? { xid: "42", duplicate: false, version: 8 },
@@ -85,19 +89,21 @@ function openStream(
   let ready = Promise.withResolvers<void>();
   let ended = false;
   let outlet: Outlet | undefined;
+  let last = first;
   const finish = (error: unknown): void => {
     if (ended) return;
     ended = true;
     ending.abort(error);
     onEnd();
-    outlet?.end(error);
+    outlet?.end(withCursor(error, last));
   };
   const play = async (to: Outlet): Promise<void> => {
     try {
       for (let next = await frames.next(); next.done !== true; next = await frames.next()) {
         while (!to.ready) await ready.promise;
         if (ended) return;
-        to.write(next.value);
+        last = next.value;
+        to.write(last);
       }
       finish(undefined);
     } catch (error) {
@@ -106,6 +112,7 @@ function openStream(
   };
   return {
     opened: first,
+    maxBytes: 1024 * 1024,
     attach(to) {
       outlet = to;
       void play(to);
@@ -119,6 +126,13 @@ function openStream(
     },
     close: () => finish(undefined),
   };
+}
+
+/** As the core does. */
+function withCursor(error: unknown, last: Frame): unknown {
+  return error instanceof FeedError && error.code === "DRAINING"
+    ? new FeedError(error.code, error.message, error.action, { ...error.detail, cursor: encodeCursor(last.cursor) })
+    : error;
 }
 
 /** Pending until the signal aborts, as a stream that has nothing to say. */

@@ -3,7 +3,6 @@ import { encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
 import type { Event } from "../../../src/core/event.ts";
 import type { Frame } from "../../../src/core/frame.ts";
-import { Lane } from "../../../src/core/lane.ts";
 import { Log } from "../../../src/core/log.ts";
 import { eventBytes, type Page } from "../../../src/core/page.ts";
 import type { FeedStore, SnapshotReader, SnapshotRequest } from "../../../src/core/ports.ts";
@@ -13,6 +12,7 @@ import { resolveStart } from "../../../src/core/start.ts";
 import { Stream } from "../../../src/core/stream.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { HeldState } from "../../contract/held-state.ts";
+import { lanesOf } from "./test-lanes.ts";
 
 /** One change in a transaction. */
 export type Write =
@@ -206,8 +206,7 @@ class Simulation {
     const view = { epoch: this.#memory.epoch, log: this.#log, stale: false, draining: false, oldest: 1 };
     const batch = { maxEvents: Number.POSITIVE_INFINITY, maxBytes: this.#scenario.maxBatchBytes };
     const codec = { identity: "test", measure: eventBytes };
-    const lane = new Lane({ matcher, codec, batch }, view, 1_000_000);
-    this.#log.onAppend = ({ firstVersion }) => lane.touch(firstVersion - 1);
+    const lane = lanesOf(view).acquire({ matcher, codec, batch });
     const clock = { now: () => this.#nowMs, monotonic: () => this.#nowMs, random: () => 0.5 };
     const options = { lane, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
     this.#stream = new Stream(position, view, options, clock);

@@ -2,13 +2,14 @@ import fc from "fast-check";
 import type { Cursor } from "../../../src/core/cursor.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Lane } from "../../../src/core/lane.ts";
-import { LaneTable } from "../../../src/core/lane-table.ts";
+import type { LaneTable } from "../../../src/core/lane-table.ts";
 import { Log } from "../../../src/core/log.ts";
 import { eventBytes, type Page, tickEnd } from "../../../src/core/page.ts";
 import type { Position } from "../../../src/core/scan.ts";
 import { compileSelectors } from "../../../src/core/selector.ts";
 import { type FeedView, Stream } from "../../../src/core/stream.ts";
 import { emptyHistory, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
+import { lanesOf } from "./test-lanes.ts";
 
 /** One thing that happens to a feed and its one stream. */
 export type Happening =
@@ -104,8 +105,7 @@ class Simulation {
     const options = { maxBytes: scenario.logMaxBytes, head: 0, tick: TICK_ZERO };
     this.#log = fault.log?.(options) ?? new Log(options);
     this.#view = { epoch: EPOCH, log: this.#log, stale: false, draining: false, oldest: 1 };
-    this.#lanes = new LaneTable(this.#view, { maxLanes: 10, maxLaneBytes: 5_000 });
-    this.#log.onAppend = (page) => this.#lanes.dispatch(page);
+    this.#lanes = lanesOf(this.#view);
     settleTick(
       this.#history,
       Array.from({ length: 6 }, (_, i) => "abc"[i % 3] ?? "a"),

@@ -1,0 +1,203 @@
+import { AlarmClock } from "./alarm-clock.ts";
+import { type DeliveredSnapshot, Delivery, type DeliveryContext, type History } from "./delivery.ts";
+import type { FeedError } from "./errors.ts";
+import type { OpenStream, Subscription } from "./feed.ts";
+import { type FeedLimits, tooManyStreams, tooManyStreamsOfPeer } from "./feed-limits.ts";
+import { DeliveryTotals, type FeedStats, NO_STATS } from "./feed-stats.ts";
+import { LaneTable } from "./lane-table.ts";
+import type { Page } from "./page.ts";
+import type { Clock, Timers } from "./ports.ts";
+import { RunQueue } from "./run-queue.ts";
+import type { Matcher } from "./selector.ts";
+import type { ResolvedStart } from "./start.ts";
+import { type FeedView, Stream } from "./stream.ts";
+import { WakeSet } from "./wake-set.ts";
+
+/** What streams see of their feed. */
+export interface HostView extends FeedView {
+  /** What has made the feed unusable for streams; they end with it. */
+  readonly failure: FeedError | undefined;
+  /** Whether the feed has noticed that its epoch is over. */
+  readonly over: boolean;
+}
+
+/** What streams are driven with. */
+export interface StreamHostOptions {
+  readonly history: History;
+  readonly limits: FeedLimits;
+  readonly clock: Clock;
+  readonly timers: Timers;
+}
+
+/** What one stream is opened with, its start resolved. */
+export interface StreamTerms {
+  readonly request: Subscription;
+  readonly matcher: Matcher;
+  readonly start: ResolvedStart;
+  /** Ends what its snapshot reads. */
+  readonly ending: AbortController;
+  readonly closesAtMs: number;
+}
+
+/** The open streams of a feed, and all that they share. */
+export class StreamHost implements DeliveryContext {
+  readonly history: History;
+  readonly queue: RunQueue;
+  readonly alarms: AlarmClock;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  readonly totals = new DeliveryTotals();
+  appendingAtMs: number | undefined;
+  readonly #view: HostView;
+  readonly #limits: FeedLimits;
+  readonly #lanes: LaneTable;
+  readonly #deliveries = new Set<Delivery>();
+  readonly #peers = new Map<string, number>();
+  readonly #left = new WakeSet();
+  #size = 0;
+  #dispatched = 0;
+
+  constructor(view: HostView, { history, limits, clock, timers }: StreamHostOptions) {
+    this.#view = view;
+    this.#limits = limits;
+    this.history = history;
+    this.clock = clock;
+    this.timers = timers;
+    this.queue = new RunQueue(clock, timers);
+    this.alarms = new AlarmClock(clock, timers);
+    this.#lanes = new LaneTable(view, limits, this.alarms);
+  }
+
+  get failure(): FeedError | undefined {
+    return this.#view.failure;
+  }
+
+  get over(): boolean {
+    return this.#view.over;
+  }
+
+  /** Streams that have entered and not left. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Woken when a stream leaves. */
+  get left(): WakeSet {
+    return this.#left;
+  }
+
+  /**
+   * Counts a stream, before anything is done for it; `leave` takes it back.
+   *
+   * @throws FeedError LIMIT_EXCEEDED
+   */
+  enter(peer: string | undefined): void {
+    const { maxStreams, maxStreamsPerPeer } = this.#limits;
+    if (this.#size >= maxStreams) {
+      throw tooManyStreams(this.#limits);
+    }
+    if (peer !== undefined && maxStreamsPerPeer > 0) {
+      const streams = this.#peers.get(peer) ?? 0;
+      if (streams >= maxStreamsPerPeer) {
+        throw tooManyStreamsOfPeer(this.#limits);
+      }
+      this.#peers.set(peer, streams + 1);
+    }
+    this.#size += 1;
+  }
+
+  leave(peer: string | undefined): void {
+    const streams = peer === undefined ? undefined : this.#peers.get(peer);
+    if (peer !== undefined && streams !== undefined) {
+      if (streams > 1) {
+        this.#peers.set(peer, streams - 1);
+      } else {
+        this.#peers.delete(peer);
+      }
+    }
+    this.#size -= 1;
+    this.#left.wakeAll();
+  }
+
+  /**
+   * A stream that has entered begins, and leaves when it ends.
+   *
+   * @throws FeedError LIMIT_EXCEEDED; then it has not begun, and is still in
+   */
+  open({ request, matcher, start, ending, closesAtMs }: StreamTerms): OpenStream {
+    const { codec, checkpointIntervalMs, maxBatchBytes, maxBatchEvents, maxBatchDelayMs } = request;
+    const batch = {
+      maxBytes: maxBatchBytes,
+      maxEvents: maxBatchEvents ?? Number.POSITIVE_INFINITY,
+      maxDelayMs: maxBatchDelayMs ?? 0,
+    };
+    const lane = this.#lanes.acquire({ matcher, codec, batch });
+    const stream = new Stream(start.position, this.#view, { lane, checkpointIntervalMs, closesAtMs }, this.clock);
+    let snapshot: DeliveredSnapshot | undefined;
+    if (start.snapshot === undefined) {
+      stream.begin();
+    } else {
+      const { run, started } = start.snapshot;
+      snapshot = { run, ending };
+      stream.beginSnapshot(started);
+    }
+    const delivery = new Delivery(this, { stream, lane, snapshot, peer: request.peer });
+    this.#deliveries.add(delivery);
+    this.totals.opened += 1;
+    return {
+      opened: delivery.first(),
+      maxBytes: this.#limits.maxStreamBytes,
+      attach(outlet) {
+        delivery.attach(outlet);
+        return delivery;
+      },
+      close: () => delivery.cancel(undefined),
+    };
+  }
+
+  ended(delivery: Delivery): void {
+    this.#deliveries.delete(delivery);
+    this.#lanes.release(delivery.lane);
+    this.leave(delivery.peer);
+  }
+
+  /** The log has got a page. Does not throw. */
+  appended(page: Page): void {
+    if (this.#deliveries.size === 0) {
+      return;
+    }
+    this.#dispatched += page.events.length;
+    this.appendingAtMs = this.clock.monotonic();
+    this.#lanes.dispatch(page, this.appendingAtMs);
+    this.appendingAtMs = undefined;
+  }
+
+  /** What streams see of the feed beside the log has changed. */
+  wakeAll(): void {
+    for (const delivery of this.#deliveries) {
+      delivery.wake();
+    }
+  }
+
+  stats(): FeedStats {
+    const streamsByPhase = { ...NO_STATS.streamsByPhase };
+    for (const { stream } of this.#deliveries) {
+      streamsByPhase[stream.phase] += 1;
+    }
+    const { opened, ended, frames, events, droppedEvents, catchUps } = this.totals;
+    return {
+      ...NO_STATS,
+      streamsByPhase,
+      lanes: this.#lanes.size,
+      laneBytes: this.#lanes.bytes,
+      opened,
+      ended: { ...ended },
+      frames,
+      events,
+      droppedEvents,
+      catchUps,
+      dispatched: this.#dispatched,
+      laneTouches: this.#lanes.touches,
+    };
+  }
+}
