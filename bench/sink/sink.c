@@ -186,11 +186,22 @@ static uint64_t published(void) {
   return events;
 }
 
+/* For NATS in the open loop: what has fallen due since it began. */
+static void publish_due(void) {
+  static double begun;
+  if (begun == 0) begun = now();
+  uint64_t due = (now() - begun) * options.rate;
+  if (due <= granted) return;
+  nats_publish(control, due - granted, 1);
+  granted = due;
+}
+
 static void run_for(double seconds) {
   double until = now() + seconds;
   while (now() < until) {
     if (options.rate == 0) grant();
-    take_all(10);
+    else if (nats) publish_due();
+    take_all(nats && options.rate > 0 ? 1 : 10);
   }
 }
 
