@@ -3,6 +3,7 @@ import { createServer as createHttp2Server, type ServerHttp2Session } from "node
 import { createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer, TLSSocket, type TlsOptions } from "node:tls";
 import { FeedError } from "../core/errors.ts";
+import { createMux, type Mux } from "../mux/mux.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import { type HttpVersion, sniffHttpVersion } from "./sniff.ts";
 
@@ -16,6 +17,11 @@ export interface ListenOptions {
   /** Streams of one HTTP/2 connection at once; more wait on the client's side. */
   readonly maxConcurrentStreams: number;
   readonly handler: RpcHandler;
+  /**
+   * Whether HTTP/2 connections get a mux, so that the bodies of handed-off streams can be written beside the session.
+   * Default false.
+   */
+  readonly mux?: boolean;
   /** How long a connection may take to show what it speaks, and an HTTP/1.1 request to send its head. Default 30,000. */
   readonly headersTimeoutMs?: number;
 }
@@ -128,7 +134,9 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
     },
     options.handler,
   );
+  let entering: Mux | undefined;
   http2.on("session", (session) => {
+    entering?.bind(session);
     sessions.add(session);
     session.once("close", () => sessions.delete(session));
   });
@@ -139,7 +147,10 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
       if (version === "http2") {
         // Unlike HTTP/1.1, a session never goes on after its client has ended.
         socket.allowHalfOpen = false;
-        http2.emit("connection", socket);
+        // The session is made, and announced, before `emit` returns.
+        entering = options.mux === true ? createMux(socket) : undefined;
+        http2.emit("connection", entering ?? socket);
+        entering = undefined;
       } else {
         http1.emit("connection", socket);
       }
