@@ -1,4 +1,4 @@
-import type { Event } from "../../../src/core/event.ts";
+import type { Event, Operation } from "../../../src/core/event.ts";
 import { eventBytes, type Page, type Tick, tickEnd } from "../../../src/core/page.ts";
 
 /** What the event at each version of a made-up history is, and how it is cut into ticks. */
@@ -7,12 +7,19 @@ export interface MadeHistory {
   readonly ticks: Tick[];
 }
 
+/** An event before it has its place. */
+export interface MadeEvent {
+  readonly topic: string;
+  readonly key: string | undefined;
+  readonly operation: Operation;
+}
+
 export function emptyHistory(): MadeHistory {
   return { events: [], ticks: [] };
 }
 
-/** Adds one tick of events with these topics; every event of a tick is of one transaction. */
-export function settleTick(history: MadeHistory, topics: readonly string[]): Tick {
+/** Adds one tick of these events, of which a topic alone means a message; every event of a tick is of one transaction. */
+export function settleTick(history: MadeHistory, topics: readonly (string | MadeEvent)[]): Tick {
   const number = history.ticks.length + 1;
   const firstVersion = history.events.length + 1;
   const tick = {
@@ -22,12 +29,10 @@ export function settleTick(history: MadeHistory, topics: readonly string[]): Tic
     timeMicros: number * 1_000,
     fingerprint: number * 7,
   };
-  topics.forEach((topic, i) => {
+  topics.forEach((made, i) => {
     history.events.push({
       version: firstVersion + i,
-      topic,
-      key: undefined,
-      operation: "MESSAGE",
+      ...(typeof made === "string" ? { topic: made, key: undefined, operation: "MESSAGE" } : made),
       before: undefined,
       after: undefined,
       transaction: String(number),
