@@ -1,6 +1,6 @@
 import { toJsonString } from "@bufbuild/protobuf";
 import { EventSchema, type PayloadForm, PayloadForm as PayloadForms } from "../../gen/millrace/v1/event_pb.js";
-import type { SubscribeResponse } from "../../gen/millrace/v1/feed_service_pb.js";
+import { type SubscribeResponse, SubscribeResponseSchema } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Event } from "../core/event.ts";
 import type { LaneCodec } from "../core/lane.ts";
 import { eventBytes } from "../core/page.ts";
@@ -22,12 +22,17 @@ import { eventMessage } from "./event-message.ts";
  */
 export const ENVELOPE_BYTES = 256;
 
+/** What precedes each message on the wire, the same in all three protocols: a byte of flags, and the length in four. */
+export const PREFIX_BYTES = 5;
+
 /** How the events of one stream become a message. */
 export interface EventCodec extends LaneCodec {
   /** Bytes the event takes in a batch, as it will be delivered: after its payloads were omitted, where they are. */
   measure(event: Event): number;
   /** The frame that carries them. */
   batch(events: readonly Event[], cursor: string, complete: boolean): SubscribeResponse;
+  /** The same frame as it goes over the wire: its message behind a prefix, not compressed. */
+  batchBytes(events: readonly Event[], cursor: string, complete: boolean): Uint8Array;
 }
 
 /** What a codec is made for. */
@@ -35,17 +40,30 @@ export interface EventCodecOptions {
   readonly form: PayloadForm;
   /** `Opened.max_message_bytes`. An event that does not fit goes without its payloads. */
   readonly maxMessageBytes: number;
+  /** Whether messages are compressed afterwards: such streams do not want the same bytes as others. Default false. */
+  readonly gzip?: boolean;
+}
+
+/** Whether the call speaks JSON, which all three protocols say in the suffix of its content type. */
+export function speaksJson(contentType: string | null): boolean {
+  return /\+json\s*(?:;|$)/i.test(contentType ?? "");
+}
+
+/** Writes the prefix of a message of so many bytes that is not compressed. */
+export function writePrefix(out: Buffer, messageBytes: number): void {
+  out[0] = 0;
+  out.writeUInt32BE(messageBytes, 1);
 }
 
 /**
- * By the request's content type, so that stock Connect need not know: all three protocols name the codec in its suffix.
+ * By the request's content type, so that stock Connect need not know.
  */
 export function createEventCodec(contentType: string | null, options: EventCodecOptions): EventCodec {
-  return /\+json\s*(?:;|$)/i.test(contentType ?? "") ? createJsonCodec(options) : createBinaryCodec(options);
+  return speaksJson(contentType) ? createJsonCodec(options) : createBinaryCodec(options);
 }
 
-function identityOf(codec: string, { form, maxMessageBytes }: EventCodecOptions): string {
-  return `${codec} ${form} ${maxMessageBytes}`;
+function identityOf(codec: string, { form, maxMessageBytes, gzip }: EventCodecOptions): string {
+  return `${codec} ${form} ${maxMessageBytes}${gzip === true ? " gzip" : ""}`;
 }
 
 function payloadsBy(size: (event: Event, payloads: Payloads) => number, options: EventCodecOptions) {
@@ -70,34 +88,63 @@ function payloadsBy(size: (event: Event, payloads: Payloads) => number, options:
 function createBinaryCodec(options: EventCodecOptions): EventCodec {
   const fieldSize = (event: Event, payloads: Payloads): number => lengthFieldSize(eventBinarySize(event, payloads));
   const payloadsOf = payloadsBy(fieldSize, options);
+  const layOut = (events: readonly Event[], cursor: string, complete: boolean): BatchLayout => {
+    const payloads = events.map(payloadsOf);
+    const sizes = events.map((event, index) => eventBinarySize(event, payloads[index] ?? "whole"));
+    let bytes = cursor === "" ? 0 : lengthFieldSize(Buffer.byteLength(cursor));
+    bytes += complete ? 2 : 0;
+    for (const size of sizes) {
+      bytes += lengthFieldSize(size);
+    }
+    return { events, payloads, sizes, cursor, complete, bytes };
+  };
   return {
     identity: identityOf("proto", options),
     measure: (event) => fieldSize(event, payloadsOf(event)),
     batch(events, cursor, complete) {
-      const payloads = events.map(payloadsOf);
-      const sizes = events.map((event, index) => eventBinarySize(event, payloads[index] ?? "whole"));
-      let size = cursor === "" ? 0 : lengthFieldSize(Buffer.byteLength(cursor));
-      size += complete ? 2 : 0;
-      for (const bytes of sizes) {
-        size += lengthFieldSize(bytes);
-      }
-      const data = Buffer.allocUnsafe(varintSize(size) + size);
-      let at = writeVarint(data, 0, size);
-      for (const [index, event] of events.entries()) {
-        at = writeVarint(data, writeByte(data, at, 0x0a), sizes[index] ?? 0);
-        at = writeEventBinary(data, at, event, payloads[index] ?? "whole");
-      }
-      at = cursor === "" ? at : writeTextField(data, at, 0x12, cursor);
-      if (complete) {
-        writeByte(data, writeByte(data, at, 0x18), 1);
-      }
+      const layout = layOut(events, cursor, complete);
+      const data = Buffer.allocUnsafe(varintSize(layout.bytes) + layout.bytes);
+      writeBatch(data, 0, layout);
       return {
         $typeName: "millrace.v1.SubscribeResponse",
         frame: { case: undefined },
         $unknown: [{ no: 2, wireType: 2, data }],
       };
     },
+    batchBytes(events, cursor, complete) {
+      const layout = layOut(events, cursor, complete);
+      const messageBytes = lengthFieldSize(layout.bytes);
+      const out = Buffer.allocUnsafe(PREFIX_BYTES + messageBytes);
+      writePrefix(out, messageBytes);
+      writeBatch(out, writeByte(out, PREFIX_BYTES, 0x12), layout);
+      return out;
+    },
   };
+}
+
+/** A batch whose size is known. */
+interface BatchLayout {
+  readonly events: readonly Event[];
+  readonly payloads: readonly Payloads[];
+  readonly sizes: readonly number[];
+  readonly cursor: string;
+  readonly complete: boolean;
+  /** Of the message `EventBatch`. */
+  readonly bytes: number;
+}
+
+/** Writes the length of the message `EventBatch`, and then the message. */
+function writeBatch(out: Buffer, start: number, layout: BatchLayout): void {
+  const { events, payloads, sizes, cursor, complete, bytes } = layout;
+  let at = writeVarint(out, start, bytes);
+  for (const [index, event] of events.entries()) {
+    at = writeVarint(out, writeByte(out, at, 0x0a), sizes[index] ?? 0);
+    at = writeEventBinary(out, at, event, payloads[index] ?? "whole");
+  }
+  at = cursor === "" ? at : writeTextField(out, at, 0x12, cursor);
+  if (complete) {
+    writeByte(out, writeByte(out, at, 0x18), 1);
+  }
 }
 
 function createJsonCodec(options: EventCodecOptions): EventCodec {
@@ -105,20 +152,33 @@ function createJsonCodec(options: EventCodecOptions): EventCodec {
   const size = (event: Event, payloads: Payloads): number =>
     Buffer.byteLength(toJsonString(EventSchema, eventMessage(event, payloads))) + 1;
   const payloadsOf = payloadsBy(size, options);
+  const batch: EventCodec["batch"] = (events, cursor, complete) => ({
+    $typeName: "millrace.v1.SubscribeResponse",
+    frame: {
+      case: "events",
+      value: {
+        $typeName: "millrace.v1.EventBatch",
+        events: events.map((event) => eventMessage(event, payloadsOf(event))),
+        cursor,
+        complete,
+      },
+    },
+  });
   return {
     identity: identityOf("json", options),
     measure: (event) => size(event, payloadsOf(event)),
-    batch: (events, cursor, complete) => ({
-      $typeName: "millrace.v1.SubscribeResponse",
-      frame: {
-        case: "events",
-        value: {
-          $typeName: "millrace.v1.EventBatch",
-          events: events.map((event) => eventMessage(event, payloadsOf(event))),
-          cursor,
-          complete,
-        },
-      },
-    }),
+    batch,
+    batchBytes(events, cursor, complete) {
+      return prefixed(toJsonString(SubscribeResponseSchema, batch(events, cursor, complete)));
+    },
   };
+}
+
+/** A message in JSON, behind its prefix. */
+export function prefixed(json: string): Uint8Array {
+  const messageBytes = Buffer.byteLength(json);
+  const out = Buffer.allocUnsafe(PREFIX_BYTES + messageBytes);
+  writePrefix(out, messageBytes);
+  out.write(json, PREFIX_BYTES, "utf8");
+  return out;
 }

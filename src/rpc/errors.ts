@@ -38,8 +38,15 @@ export function connectErrorFromFeedError(error: FeedError): ConnectError {
 /**
  * What a client gets to see of anything that was thrown. ConnectErrors (a cancelled call, a deadline, an unknown
  * encoding) pass; what nobody foresaw is logged here in full and tells the client nothing of our insides.
+ *
+ * @param signal - the call's, where what was thrown may be a consequence of its end
  */
-export function connectErrorFrom(thrown: unknown, procedure: string, signal: AbortSignal, log: RpcLog): ConnectError {
+export function connectErrorFrom(
+  thrown: unknown,
+  procedure: string,
+  signal: AbortSignal | undefined,
+  log: RpcLog,
+): ConnectError {
   if (thrown instanceof FeedError) {
     if (thrown.code === "INTERNAL") {
       log.error({ err: thrown, procedure }, "a call failed by a fault of Millrace");
@@ -49,7 +56,7 @@ export function connectErrorFrom(thrown: unknown, procedure: string, signal: Abo
   if (thrown instanceof ConnectError) {
     return thrown;
   }
-  if (signal.aborted) {
+  if (signal?.aborted === true) {
     const reason: unknown = signal.reason;
     if (reason instanceof FeedError) {
       return connectErrorFromFeedError(reason);

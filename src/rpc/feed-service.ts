@@ -1,5 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
+import { headerStreamEncoding } from "@connectrpc/connect/protocol-connect";
+import { headerEncoding, headerGrpcStatus } from "@connectrpc/connect/protocol-grpc";
 import {
   type FeedService,
   type PublishRequest,
@@ -9,11 +11,14 @@ import {
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import { encodeCursor } from "../core/cursor.ts";
 import { FeedError } from "../core/errors.ts";
-import type { Feed } from "../core/feed.ts";
+import type { Feed, Subscription } from "../core/feed.ts";
 import type { Frame } from "../core/frame.ts";
 import type { Clock } from "../core/ports.ts";
-import { createEventCodec } from "./codec.ts";
-import { responseFromFrame } from "./frames.ts";
+import { responseFromFrame, type StreamTerms } from "./frames.ts";
+import { callProtocol } from "./hand-off/call-end.ts";
+import { EncoderPool } from "./hand-off/encoder-pool.ts";
+import type { FrameEncoder } from "./hand-off/frame-encoder.ts";
+import { type Reception, receptionKey } from "./hand-off/reception.ts";
 import { publicationFromRequest } from "./publication.ts";
 import { type Problem, type StorageReport, statusResponse } from "./status.ts";
 import { streamTerms, subscriptionFromRequest } from "./subscription.ts";
@@ -29,13 +34,26 @@ export interface FeedServiceOptions {
   /** `checkpoint_interval` of streams that ask for none, in milliseconds. */
   readonly checkpointIntervalMs: number;
   readonly serverVersion: string;
+  /** Least bytes of a message that is compressed for clients that take gzip. Default: none is. */
+  readonly compressMinBytes?: number | undefined;
+}
+
+interface SubscribeOptions extends FeedServiceOptions {
+  readonly encoders: EncoderPool;
 }
 
 /** FeedService over the core. Requests have passed validation; whatever is thrown here, the interceptors translate. */
 export function createFeedService(options: FeedServiceOptions): ServiceImpl<typeof FeedService> {
   const { feed } = options;
+  const subscribeOptions = { ...options, encoders: new EncoderPool() };
   return {
-    subscribe: (request, context) => subscribe(request, context, options),
+    subscribe(request, context) {
+      const agreed = agreement(request, context, subscribeOptions);
+      const reception = context.values.get(receptionKey);
+      return reception === undefined
+        ? subscribe(agreed, context, feed)
+        : openForHandOff(agreed, context, feed, reception);
+    },
     publish: async (request: PublishRequest, context) => {
       // Before the wait: afterwards another epoch may be in force.
       const { epoch } = feed.status();
@@ -50,24 +68,42 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
   };
 }
 
+/** What the request, the call and the server's defaults agree on. */
+interface Agreement {
+  readonly subscription: Subscription;
+  readonly terms: StreamTerms;
+  readonly encoder: FrameEncoder;
+}
+
+function agreement(request: SubscribeRequest, context: HandlerContext, options: SubscribeOptions): Agreement {
+  const { clock, checkpointIntervalMs, compressMinBytes, encoders } = options;
+  const terms = streamTerms(request, checkpointIntervalMs);
+  const encoder = encoders.of({
+    contentType: context.requestHeader.get("content-type"),
+    form: request.payloadForm,
+    maxMessageBytes: terms.maxMessageBytes,
+    gzipMinBytes: isCompressed(context) ? compressMinBytes : undefined,
+  });
+  const remainingMs = context.timeoutMs();
+  const deadlineMs = remainingMs === undefined ? undefined : clock.monotonic() + remainingMs;
+  return { subscription: subscriptionFromRequest(request, terms, encoder.codec, deadlineMs), terms, encoder };
+}
+
+/** Connect has negotiated it by now; the protocols differ in the name of the header. */
+function isCompressed({ responseHeader }: HandlerContext): boolean {
+  return responseHeader.has(headerEncoding) || responseHeader.has(headerStreamEncoding);
+}
+
 /**
  * A client that goes away leaves nothing behind. What is awaited in here ends with the call's signal; but a client that
  * stopped reading before it went leaves this generator suspended at its `yield` for ever, for connect-node waits for a
  * `drain` that a closed response never emits. So the signal also ends the core's stream from outside.
  */
 async function* subscribe(
-  request: SubscribeRequest,
+  { subscription, terms, encoder }: Agreement,
   context: HandlerContext,
-  { feed, clock, checkpointIntervalMs }: FeedServiceOptions,
+  feed: Feed,
 ): AsyncGenerator<SubscribeResponse> {
-  const terms = streamTerms(request, checkpointIntervalMs);
-  const codec = createEventCodec(context.requestHeader.get("content-type"), {
-    form: request.payloadForm,
-    maxMessageBytes: terms.maxMessageBytes,
-  });
-  const remainingMs = context.timeoutMs();
-  const deadlineMs = remainingMs === undefined ? undefined : clock.monotonic() + remainingMs;
-  const subscription = subscriptionFromRequest(request, terms, codec, deadlineMs);
   const frames = feed.subscribe(subscription, context.signal)[Symbol.asyncIterator]();
   const end = () => frames.return?.().catch(() => undefined);
   context.signal.addEventListener("abort", end, { once: true });
@@ -75,7 +111,7 @@ async function* subscribe(
   try {
     for (let next = await frames.next(); next.done !== true; next = await frames.next()) {
       last = next.value;
-      yield responseFromFrame(last, codec, terms);
+      yield responseFromFrame(last, encoder.codec, terms);
     }
     // Ended from outside, and not by itself: the client, if it is still there, learns why.
     if (last?.kind !== "closing") {
@@ -86,6 +122,29 @@ async function* subscribe(
   } finally {
     context.signal.removeEventListener("abort", end);
     await end();
+  }
+}
+
+/** The first frame alone: whoever takes the stream over then ends this, and writes the others. */
+async function* openForHandOff(
+  { subscription, terms, encoder }: Agreement,
+  context: HandlerContext,
+  feed: Feed,
+  reception: Reception,
+): AsyncGenerator<SubscribeResponse> {
+  const stream = await feed.open(subscription, context.signal);
+  const { deadlineMs } = subscription;
+  const wire = {
+    protocol: callProtocol(context.protocolName),
+    encoder,
+    terms,
+    metadata: [...context.responseTrailer].filter(([name]) => name !== headerGrpcStatus),
+  };
+  reception.offer({ stream, wire, deadlineMs });
+  try {
+    yield responseFromFrame(stream.opened, encoder.codec, terms);
+  } finally {
+    reception.withdraw();
   }
 }
 

@@ -77,7 +77,7 @@ export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: S
  * Characters that a batch leaves to its cursor. In a snapshot cursors hold a key, which may be as large as a small message;
  * everywhere else they are within the envelope.
  */
-function roomBeside({ events, cursor }: FrameOf<"events">, codec: EventCodec, terms: StreamTerms): number {
+export function roomBeside({ events, cursor }: FrameOf<"events">, codec: EventCodec, terms: StreamTerms): number {
   let room = terms.maxMessageBytes - ENVELOPE_BYTES;
   if (typeof cursor.snapshot === "object") {
     for (const event of events) {

@@ -1,20 +1,23 @@
 import type { OutgoingHttpHeaders } from "node:http";
-import type { connectNodeAdapter } from "@connectrpc/connect-node";
-
-type Handler = ReturnType<typeof connectNodeAdapter>;
+import type { NodeResponse, RpcHandler } from "./node-call.ts";
 
 /**
  * Connect escapes every reserved character in `grpc-message`; gRPC asks only for `%` and what is not printable ASCII.
  * Clients that take it at its word, @grpc/grpc-js among them, would show `%3A` for every colon.
  */
-export function withPlainGrpcMessages(handler: Handler): Handler {
+export function withPlainGrpcMessages(handler: RpcHandler): RpcHandler {
   return (request, response) => {
-    const addTrailers = response.addTrailers.bind(response);
-    response.addTrailers = (trailers: OutgoingHttpHeaders) => {
-      const message = trailers["grpc-message"];
-      addTrailers(typeof message === "string" ? { ...trailers, "grpc-message": plainGrpcMessage(message) } : trailers);
-    };
+    sayPlainGrpcMessages(response);
     handler(request, response);
+  };
+}
+
+/** The same for one response that Connect is about to write. */
+export function sayPlainGrpcMessages(response: NodeResponse): void {
+  const addTrailers = response.addTrailers.bind(response);
+  response.addTrailers = (trailers: OutgoingHttpHeaders) => {
+    const message = trailers["grpc-message"];
+    addTrailers(typeof message === "string" ? { ...trailers, "grpc-message": plainGrpcMessage(message) } : trailers);
   };
 }
 

@@ -1,23 +1,28 @@
 import type { ConnectRouter } from "@connectrpc/connect";
+import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { file_millrace_v1_error } from "../../gen/millrace/v1/error_pb.js";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
+import { systemTimers } from "../core/clock.ts";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
 import { withPlainGrpcMessages } from "./grpc-message.ts";
+import { type BodyOf, HandOff } from "./hand-off/hand-off.ts";
+import type { InFlightLimits } from "./hand-off/in-flight.ts";
+import type { OnStreamEnd } from "./hand-off/stream-end.ts";
 import { addHealth } from "./health.ts";
 import type { RpcLog } from "./log.ts";
+import type { RpcHandler } from "./node-call.ts";
 import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
 import { withReadableErrors } from "./unreadable.ts";
 import { createValidationInterceptor } from "./validation.ts";
 
-/** A request listener for Node's servers of HTTP/1.1 and HTTP/2. */
-export type RpcHandler = ReturnType<typeof connectNodeAdapter>;
+export type { RpcHandler } from "./node-call.ts";
 
 /** What the services stand on. */
-export interface RpcHandlerOptions extends FeedServiceOptions {
+export interface RpcHandlerOptions extends Omit<FeedServiceOptions, "compressMinBytes"> {
   readonly log: RpcLog;
   /** Largest request message, in bytes, after decompression. */
   readonly maxRequestBytes: number;
@@ -30,6 +35,17 @@ export interface RpcHandlerOptions extends FeedServiceOptions {
   readonly shutdownSignal: AbortSignal;
   /** Answers whatever is no RPC. */
   readonly fallback: RpcHandler;
+  /**
+   * Whether streams leave Connect's pipeline once they are open, which is what makes them fast and small. Without it
+   * everything is the same to clients. Default true.
+   */
+  readonly handOff?: boolean;
+  /** Bodies of handed-off streams by other means than Node's responses. Default: none. */
+  readonly bodyOf?: BodyOf | undefined;
+  /** What handed-off streams may have in flight. Default: `defaultInFlightLimits`. */
+  readonly inFlight?: Partial<InFlightLimits> | undefined;
+  /** Told how each handed-off stream ended: to interceptors its call has ended with the hand-off. */
+  readonly onStreamEnd?: OnStreamEnd | undefined;
 }
 
 /** Above any message: Connect compresses nothing, but still reads what clients compressed. */
@@ -38,7 +54,9 @@ const COMPRESS_MIN_BYTES = 1024;
 
 /** gRPC, gRPC-Web and Connect (binary and JSON) for FeedService, health and reflection. */
 export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
-  const feedService = createFeedService(options);
+  const compressMinBytes = options.compress ? COMPRESS_MIN_BYTES : undefined;
+  const feedService = createFeedService({ ...options, compressMinBytes });
+  let subscribe: UniversalHandler | undefined;
   const handler = connectNodeAdapter({
     routes(router: ConnectRouter) {
       router.service(FeedService, feedService);
@@ -49,15 +67,29 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
         router.handlers.length,
         ...router.handlers.map(withReadableErrors).map(withSpokenRefusals),
       );
+      subscribe = router.handlers.find(({ method }) => method === FeedService.method.subscribe);
     },
     interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],
     // A misspelt field that is ignored is a selector that selects everything.
     jsonOptions: { ignoreUnknownFields: false },
     acceptCompression: [compressionGzip],
-    compressMinBytes: options.compress ? COMPRESS_MIN_BYTES : NEVER,
+    compressMinBytes: compressMinBytes ?? NEVER,
     readMaxBytes: options.maxRequestBytes,
     shutdownSignal: options.shutdownSignal,
     fallback: options.fallback,
   });
-  return withPlainGrpcMessages(handler);
+  const stock = withPlainGrpcMessages(handler);
+  return subscribe === undefined || options.handOff === false ? stock : handingOff(subscribe, stock, options);
+}
+
+function handingOff(subscribe: UniversalHandler, stock: RpcHandler, options: RpcHandlerOptions): RpcHandler {
+  const handOff = new HandOff({ timers: systemTimers, ...options, handler: subscribe });
+  return (request, response) => {
+    const path = request.url?.split("?", 1)[0];
+    if (path === subscribe.requestPath) {
+      handOff.serve(request, response);
+    } else {
+      stock(request, response);
+    }
+  };
 }

@@ -1,0 +1,206 @@
+import { constants, Http2ServerResponse } from "node:http2";
+import type { NodeResponse } from "../node-call.ts";
+import type { BodySink, BodySinkOwner } from "./body-sink.ts";
+import type { Trailers } from "./call-end.ts";
+import { ConnectionInFlight, type InFlightLimits } from "./in-flight.ts";
+
+/** Copying so much costs less than another buffer on its way through Node's streams. */
+const JOIN_BYTES = 16_384;
+
+/** What `ServerResponse` and `ServerHttp2Stream` have in common. */
+interface Target {
+  readonly writableLength: number;
+  write(bytes: Uint8Array, written: (error?: Error | null) => void): boolean;
+  cork(): void;
+  uncork(): void;
+  on(name: "error" | "close", listener: () => void): unknown;
+}
+
+/** Bodies over Node's own responses of HTTP/1.1 and HTTP/2. What is written to one in a turn goes to Node in one piece. */
+export class NodeBodies {
+  readonly #limits: InFlightLimits;
+  readonly #connections = new WeakMap<object, ConnectionInFlight>();
+  /** Those with something to write at the end of this turn. */
+  #waiting: NodeBody[] = [];
+  readonly #flush = () => {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const body of waiting) {
+      body.flush();
+    }
+  };
+
+  constructor(limits: InFlightLimits) {
+    this.#limits = limits;
+  }
+
+  /** The rest of the body of a response whose head has been written. */
+  of(response: NodeResponse, owner: BodySinkOwner): BodySink {
+    const target = response instanceof Http2ServerResponse ? response.stream : response;
+    const connection = response instanceof Http2ServerResponse ? response.stream.session : response.socket;
+    return new NodeBody({ response, target, owner, bodies: this, inFlight: this.#inFlight(connection ?? response) });
+  }
+
+  /** It has something to write, and will be flushed once the others of this turn have been heard. */
+  add(body: NodeBody): void {
+    if (this.#waiting.push(body) === 1) {
+      queueMicrotask(this.#flush);
+    }
+  }
+
+  #inFlight(connection: object): ConnectionInFlight {
+    const known = this.#connections.get(connection);
+    if (known !== undefined) {
+      return known;
+    }
+    const made = new ConnectionInFlight(this.#limits);
+    this.#connections.set(connection, made);
+    return made;
+  }
+}
+
+interface NodeBodyOptions {
+  readonly response: NodeResponse;
+  readonly target: Target;
+  readonly owner: BodySinkOwner;
+  readonly bodies: NodeBodies;
+  readonly inFlight: ConnectionInFlight;
+}
+
+class NodeBody implements BodySink {
+  readonly #response: NodeResponse;
+  readonly #target: Target;
+  readonly #owner: BodySinkOwner;
+  readonly #bodies: NodeBodies;
+  readonly #inFlight: ConnectionInFlight;
+  /** Gathered in this turn: as a rule one piece, for which there is no array. */
+  #first: Uint8Array | undefined;
+  #others: Uint8Array[] | undefined;
+  #gathered = 0;
+  /** What its connection has been told. */
+  #counted = 0;
+  #blocked = false;
+  #state: "open" | "ended" | "closed" = "open";
+
+  constructor({ response, target, owner, bodies, inFlight }: NodeBodyOptions) {
+    this.#response = response;
+    this.#target = target;
+    this.#owner = owner;
+    this.#bodies = bodies;
+    this.#inFlight = inFlight;
+    target.on("error", ignore);
+    target.on("close", () => this.#close());
+  }
+
+  get pending(): number {
+    return this.#state === "closed" ? 0 : this.#gathered + this.#target.writableLength;
+  }
+
+  get ready(): boolean {
+    if (this.pending < this.#inFlight.streamBytes) {
+      return true;
+    }
+    this.#blocked = true;
+    return false;
+  }
+
+  write(bytes: Uint8Array): void {
+    if (this.#state !== "open") {
+      return;
+    }
+    if (this.#first === undefined) {
+      this.#first = bytes;
+      this.#bodies.add(this);
+    } else {
+      this.#others ??= [this.#first];
+      this.#others.push(bytes);
+    }
+    this.#gathered += bytes.length;
+    this.#count(this.#counted + bytes.length);
+  }
+
+  end(last: Uint8Array | undefined, trailers: Trailers | undefined): void {
+    if (last !== undefined) {
+      this.write(last);
+    }
+    if (this.#state !== "open") {
+      return;
+    }
+    this.flush();
+    this.#state = "ended";
+    if (trailers !== undefined) {
+      this.#response.addTrailers(Object.fromEntries(trailers));
+    }
+    this.#response.end();
+  }
+
+  abort(): void {
+    if (this.#state === "closed") {
+      return;
+    }
+    this.#state = "ended";
+    if (this.#response instanceof Http2ServerResponse) {
+      this.#response.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    } else {
+      this.#response.destroy();
+    }
+  }
+
+  /** Gives Node what was gathered. */
+  flush(): void {
+    const first = this.#first;
+    const others = this.#others;
+    const bytes = this.#gathered;
+    this.#first = undefined;
+    this.#others = undefined;
+    this.#gathered = 0;
+    if (first === undefined || this.#state !== "open") {
+      return;
+    }
+    if (others === undefined) {
+      this.#target.write(first, this.#written);
+    } else if (bytes <= JOIN_BYTES) {
+      this.#target.write(Buffer.concat(others, bytes), this.#written);
+    } else {
+      this.#writeAll(others);
+    }
+  }
+
+  #writeAll(pieces: readonly Uint8Array[]): void {
+    this.#target.cork();
+    for (const piece of pieces) {
+      this.#target.write(piece, this.#written);
+    }
+    this.#target.uncork();
+  }
+
+  readonly #written = (): void => {
+    if (this.#state === "closed") {
+      return;
+    }
+    const { pending } = this;
+    this.#count(pending);
+    if (this.#blocked && pending <= this.#inFlight.streamBytes / 2) {
+      this.#blocked = false;
+      this.#owner.onReady();
+    }
+  };
+
+  #count(bytes: number): void {
+    this.#inFlight.add(bytes - this.#counted);
+    this.#counted = bytes;
+  }
+
+  #close(): void {
+    if (this.#state === "closed") {
+      return;
+    }
+    this.#state = "closed";
+    this.#first = undefined;
+    this.#others = undefined;
+    this.#count(0);
+    this.#owner.onClosed();
+  }
+}
+
+function ignore(): void {}
