@@ -17,6 +17,7 @@ export type Happening =
   /** A stream takes its next step; from history, where the log has gone on without it. */
   | { readonly what: "step"; readonly stream: number; readonly maxEvents: number }
   | { readonly what: "open"; readonly lane: number; readonly version: number }
+  | { readonly what: "leave"; readonly stream: number }
   /** The lanes forget what they can. */
   | { readonly what: "shed" };
 
@@ -62,7 +63,8 @@ export const scenarios: fc.Arbitrary<Scenario> = fc.record({
       },
       { weight: 5, arbitrary: fc.record({ what: fc.constant("append"), maxEvents: small }) },
       { weight: 9, arbitrary: fc.record({ what: fc.constant("step"), stream: fc.nat(5), maxEvents: small }) },
-      { weight: 1, arbitrary: fc.record({ what: fc.constant("open"), lane: fc.nat(2), version: fc.nat(60) }) },
+      { weight: 2, arbitrary: fc.record({ what: fc.constant("open"), lane: fc.nat(2), version: fc.nat(40) }) },
+      { weight: 1, arbitrary: fc.record({ what: fc.constant("leave"), stream: fc.nat(5) }) },
       { weight: 1, arbitrary: fc.record({ what: fc.constant("shed") }) },
     ),
     { maxLength: 80 },
@@ -129,10 +131,8 @@ class Simulation {
     const { maxLaneBytes } = scenario;
     this.#lanes = lanesOf({ epoch: EPOCH, log: this.#log }, { maxLaneBytes, maxLanesBytes: 2 * maxLaneBytes });
     this.#log.onAppend = (page) => this.#lanes.dispatch(fault.dispatched?.(page) ?? page, 0);
-    for (let lane = 0; lane < scenario.lanes.length; lane++) {
-      this.#open(lane, 0);
-      this.#open(lane, 0);
-    }
+    this.#open(0, 0);
+    this.#open(0, 0);
   }
 
   happen(happening: Happening): void {
@@ -148,6 +148,9 @@ class Simulation {
         break;
       case "open":
         this.#open(happening.lane, happening.version);
+        break;
+      case "leave":
+        this.#leave(happening.stream);
         break;
       case "shed":
         for (const { lane } of this.#readers) {
@@ -188,6 +191,14 @@ class Simulation {
     this.#readers.push(new Reader(lane, new Progress({ version, tick })));
   }
 
+  #leave(index: number): void {
+    const [reader] = this.#readers.splice(index, 1);
+    if (reader !== undefined) {
+      reader.lane.parked.delete(reader);
+      this.#lanes.release(reader.lane);
+    }
+  }
+
   #append(maxEvents: number): void {
     const page = pageOf(this.#history, this.#log.head, maxEvents);
     if (page === undefined) {
@@ -213,6 +224,9 @@ class Simulation {
     this.#expectNothingBetween(reader, before, progress.scanned, "skipped");
     if (progress.boundary !== told) {
       this.#expectBoundary(before, progress.scanned, progress.boundary?.version, "of a skip");
+    }
+    if (progress.tick?.tick !== (progress.scanned === 0 ? TICK_ZERO : this.#tickOf(progress.scanned))?.tick) {
+      this.objections.push(`at ${progress.scanned} a stream is said to stand in tick ${progress.tick?.tick}`);
     }
     const { scanned } = progress;
     const page = scanned + 1 >= this.#log.oldest ? undefined : pageOf(this.#history, scanned, maxEvents);
