@@ -23,8 +23,10 @@ export class PageBuilder {
     this.#plan = plan;
     this.#finder = new TickFinder(plan.batches);
     const single = plan.batches.length === 1;
-    this.#next = plan.batches.map(({ tick }) => tick.firstVersion + plan.skip);
-    this.#left = plan.batches.map(({ tick }) => (single ? plan.rows : tick.count));
+    // Only the first batch begins anywhere else than at its first row.
+    const ahead = (index: number) => (index === 0 ? plan.skip - plan.dropped : 0);
+    this.#next = plan.batches.map(({ tick }, index) => tick.firstVersion + ahead(index));
+    this.#left = plan.batches.map(({ tick }) => (single ? plan.dropped + plan.rows : tick.count));
     this.#events = new Array(plan.rows);
   }
 
@@ -48,6 +50,7 @@ export class PageBuilder {
   }
 
   add(event: Event, seq: number): void {
+    if (event.version < this.#plan.firstVersion) return;
     this.#events[event.version - this.#plan.firstVersion] = event;
     this.#bytes += eventBytes(event);
     this.#rows += 1;
@@ -64,7 +67,7 @@ export class PageBuilder {
     for (const [index, { tick }] of this.#plan.batches.entries()) {
       const left = this.#left[index] ?? 0;
       if (left > 0 && !cut) throw this.#mismatch(index, "fewer");
-      const got = (this.#next[index] ?? 0) - tick.firstVersion - this.#plan.skip;
+      const got = Math.max(0, (this.#next[index] ?? 0) - Math.max(tick.firstVersion, this.#plan.firstVersion));
       if (got > 0) ticks.push(tick);
       count += got;
       if (left > 0) break;

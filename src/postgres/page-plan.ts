@@ -20,8 +20,10 @@ export interface PagePlan {
   readonly earlier: string;
   /** Not empty; none of them is. */
   readonly batches: readonly TickBatch[];
-  /** Rows of the first batch that lie before the page. Not 0 only when it is the only one. */
+  /** Rows of the first batch that lie before the page. */
   readonly skip: number;
+  /** Those of them that are read nevertheless, and dropped: all, or none. */
+  readonly dropped: number;
   /** Rows that the page must have. */
   readonly rows: number;
   readonly firstVersion: Version;
@@ -49,8 +51,9 @@ export interface TickText {
  * Chooses what to read for a page that begins with `wanted`.
  *
  * As many whole ticks as `maxRows` allows, together, because under load a tick holds a handful of events and a statement
- * for each would cost more than its rows. A tick that is larger, or that is entered in the middle, is read alone: then
- * rank and seq agree, and the next page goes on after the last seq.
+ * for each would cost more than its rows. One that is entered in the middle is read from its beginning, and what lies
+ * before is dropped. A tick that is larger is read alone: then rank and seq agree, and the next page goes on after the last
+ * seq.
  *
  * A seam is read alone too, and nothing is read together across one: before it and after it, transaction ids mean different
  * things, so that no snapshot of the one side can be asked about a row of the other.
@@ -64,17 +67,19 @@ export function planPage(rows: readonly TickText[], wanted: Version, maxRows: nu
   if (skip >= first.tick.count) return { kind: "beyond" };
 
   const batches = [first];
-  let count = Math.min(first.tick.count - skip, maxRows);
-  if (skip === 0 && first.tick.count <= maxRows && !single && first.seamSeq === undefined) {
+  const whole = first.tick.count <= maxRows && !single && first.seamSeq === undefined;
+  let read = whole ? first.tick.count : Math.min(first.tick.count - skip, maxRows);
+  if (whole) {
     for (const next of following.slice(1)) {
-      if (count + next.tick.count > maxRows || next.seamSeq !== undefined) break;
+      if (read + next.tick.count > maxRows || next.seamSeq !== undefined) break;
       if (next.tick.count === 0) continue;
       batches.push(next);
-      count += next.tick.count;
+      read += next.tick.count;
     }
   }
+  const dropped = whole ? skip : 0;
   const seam = first.seamSeq === undefined ? undefined : { tick: first.tick.tick, seq: first.seamSeq };
-  const plan = { earlier: previous.snapshot, batches, skip, rows: count, firstVersion: wanted, seam };
+  const plan = { earlier: previous.snapshot, batches, skip, dropped, rows: read - dropped, firstVersion: wanted, seam };
   return { kind: "page", plan: { ...plan, sparse: seam === undefined && isSparse(batches, maxRows) } };
 }
 

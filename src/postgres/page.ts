@@ -76,10 +76,10 @@ export class PageReader {
     }
     const { plan } = outcome;
     const { max, min } = seqRange(plan.batches);
-    const afterSeq = plan.skip === 0 ? min - 1 : await this.#placeOf(lease, plan, after);
+    const afterSeq = plan.skip === plan.dropped ? min - 1 : await this.#placeOf(lease, plan, after);
     // Where a tick ends, one more than there should be, so that there being more is noticed.
     const endsTick = plan.batches.length > 1 || plan.skip + plan.rows === lastOf(plan).tick.count;
-    const limit = endsTick ? plan.rows + 1 : plan.rows;
+    const limit = plan.dropped + plan.rows + (endsTick ? 1 : 0);
     const batch = {
       earlier: plan.earlier,
       later: lastOf(plan).snapshot,
