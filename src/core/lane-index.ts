@@ -1,6 +1,6 @@
 import type { Event } from "./event.ts";
 import type { Lane } from "./lane.ts";
-import type { Interest } from "./selector.ts";
+import type { Matcher } from "./selector.ts";
 import { isTopicTemplate, mayBecome, type TopicPattern, topicTokens } from "./topic.ts";
 
 /** Topics whose places are remembered. */
@@ -91,6 +91,8 @@ export class LaneIndex {
     return branch.tail;
   }
 }
+
+type Interest = Matcher["interest"][number];
 
 /** Lanes that asked for one pattern of topics. */
 export class Shelf {
