@@ -77,6 +77,12 @@ export const configSchema = z
       .default(16 * MIB)
       .describe("Largest request"),
     compress: flag.default(false).describe("Compress messages for clients that take gzip: for slow links only"),
+    delivery: z
+      .enum(["mux", "hand-off", "stock"], { error: "must be mux, hand-off or stock" })
+      .default("hand-off")
+      .describe(
+        "How frames reach clients: written beside the HTTP/2 session, by Node's responses, or through all of Connect. Clients see no difference but speed",
+      ),
     historyConnections: count(1, 100)
       .default(Math.max(2, Math.min(8, availableParallelism())))
       .describe("Connections for streams that read the table"),
@@ -130,6 +136,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   checkpointIntervalMs: "MILLRACE_CHECKPOINT_INTERVAL_MS",
   maxRequestBytes: "MILLRACE_MAX_REQUEST_BYTES",
   compress: "MILLRACE_COMPRESS",
+  delivery: "MILLRACE_DELIVERY",
   historyConnections: "MILLRACE_HISTORY_CONNECTIONS",
   serviceConnections: "MILLRACE_SERVICE_CONNECTIONS",
   newEpoch: "MILLRACE_NEW_EPOCH",

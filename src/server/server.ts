@@ -1,8 +1,11 @@
 import { readFile } from "node:fs/promises";
+import { Http2ServerResponse } from "node:http2";
 import type { Logger } from "pino";
 import { systemClock } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
+import { muxedBody } from "../mux/mux.ts";
+import type { BodyOf } from "../rpc/hand-off/hand-off.ts";
 import { createRpcHandler, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
@@ -127,6 +130,8 @@ async function openPort(config: Config, { slot, log, shutdown, problems, storage
     log,
     maxRequestBytes: config.maxRequestBytes,
     compress: config.compress,
+    handOff: config.delivery !== "stock",
+    bodyOf: config.delivery === "mux" ? bodyBesideSession : undefined,
     shutdownSignal: shutdown,
     fallback: createPages({ feed: slot, url: () => url, serverVersion, problems }),
   });
@@ -141,11 +146,15 @@ async function openPort(config: Config, { slot, log, shutdown, problems, storage
     port: config.port,
     tls: await readCertificate(config),
     maxConcurrentStreams: config.maxStreams,
+    mux: config.delivery === "mux",
     handler,
   });
   url = listener.url;
   return listener;
 }
+
+const bodyBesideSession: BodyOf = (response, owner) =>
+  response instanceof Http2ServerResponse ? muxedBody(response.stream, owner) : undefined;
 
 async function readCertificate({ tlsCert, tlsKey }: Config): Promise<{ cert: string; key: string } | undefined> {
   if (tlsCert === undefined || tlsKey === undefined) {

@@ -25,6 +25,8 @@ export async function serve(feed: Feed, options: ServedOptions = {}): Promise<Se
   const logged: Record<string, unknown>[] = [];
   const log = pino({ level: "debug" }, { write: (line: string) => logged.push(JSON.parse(line)) });
   const config = resolveConfig({
+    // `MILLRACE_DELIVERY=stock npx vitest run test/integration/rpc`: every test here holds for every way of delivery.
+    env: { MILLRACE_DELIVERY: process.env.MILLRACE_DELIVERY },
     flags: { databaseUrl: "postgres://unused/unused", port: 0, ...options.config },
   });
   const server = await startServer(config, {

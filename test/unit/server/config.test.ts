@@ -48,6 +48,7 @@ describe("the configuration", () => {
       MILLRACE_MAX_REQUEST_BYTES: "65536",
       MILLRACE_CORS_ORIGINS: "https://a.example, https://b.example:8443",
       MILLRACE_COMPRESS: "yes",
+      MILLRACE_DELIVERY: "stock",
       MILLRACE_MIGRATE: "false",
       MILLRACE_DIRECT_URL: "none",
     };
@@ -56,6 +57,7 @@ describe("the configuration", () => {
       maxRequestBytes: 65_536,
       corsOrigins: ["https://a.example", "https://b.example:8443"],
       compress: true,
+      delivery: "stock",
       migrate: false,
       directUrl: "none",
     });
