@@ -15,6 +15,9 @@ import type { StreamWindow } from "./window.ts";
 /** Bounds of what waits in memory, per stream and per connection. */
 export type MuxOptions = Partial<OutflowLimits>;
 
+/** A connection: a socket, or something before it that nothing is known of. */
+export type MuxSocket = Duplex & Partial<Pick<Socket, "setNoDelay" | "remoteAddress" | "remotePort" | "remoteFamily">>;
+
 const STREAM_PENDING_MAX_BYTES = 262_144;
 const CONNECTION_PENDING_MAX_BYTES = 8_388_608;
 /** Batches of one connection in one turn; the other connections come next. */
@@ -40,7 +43,7 @@ const muxes = new WeakMap<object, Mux>();
  */
 export class Mux extends Duplex implements BodyHost {
   readonly outflow: Outflow;
-  readonly #socket: Socket;
+  readonly #socket: MuxSocket;
   readonly #ledger: Ledger;
   readonly #inbound: Inbound;
   readonly #outbound: Outbound;
@@ -61,7 +64,7 @@ export class Mux extends Duplex implements BodyHost {
   #relent = false;
   #moves = 0;
 
-  constructor(socket: Socket, options: MuxOptions) {
+  constructor(socket: MuxSocket, options: MuxOptions) {
     super({ allowHalfOpen: true });
     this.#socket = socket;
     this.outflow = new Outflow({
@@ -71,7 +74,7 @@ export class Mux extends Duplex implements BodyHost {
     this.#ledger = new Ledger(this.outflow, () => this.schedule());
     this.#inbound = new Inbound(this.#ledger);
     this.#outbound = new Outbound(this.#ledger);
-    socket.setNoDelay(true);
+    socket.setNoDelay?.(true);
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
     socket.on("end", () => this.push(null));
     socket.on("error", (error) => this.destroy(error));
@@ -313,7 +316,7 @@ export class Mux extends Duplex implements BodyHost {
 /**
  * Puts a mux before `socket`. Hand it to an HTTP/2 server as its connection, and the server's session to `bind`.
  */
-export function createMux(socket: Socket, options: MuxOptions = {}): Mux {
+export function createMux(socket: MuxSocket, options: MuxOptions = {}): Mux {
   return new Mux(socket, options);
 }
 
