@@ -32,6 +32,7 @@ const exitCodes: Readonly<Record<FeedErrorCode, ExitCode>> = {
   HISTORY_LOST: exitCode.positionLost,
   EPOCH_CHANGED: exitCode.positionLost,
   CURSOR_INVALID: exitCode.positionLost,
+  FILTER_INVALID: exitCode.usage,
   TOPIC_FORBIDDEN: exitCode.failure,
   LIMIT_EXCEEDED: exitCode.failure,
   SOURCE_NOT_FOUND: exitCode.failure,

@@ -3,8 +3,10 @@ export type FeedErrorCode =
   | "HISTORY_LOST"
   | "EPOCH_CHANGED"
   | "CURSOR_INVALID"
+  | "FILTER_INVALID"
   | "TOPIC_FORBIDDEN"
   | "LIMIT_EXCEEDED"
+  | "SLOW_CONSUMER"
   | "SOURCE_NOT_FOUND"
   | "INVALID_REQUEST"
   | "DRAINING"
@@ -19,6 +21,8 @@ export interface FeedErrorDetail {
   readonly forkVersion?: number;
   readonly cursor?: string;
   readonly retryAfterMs?: number;
+  /** Where the first wrong filter is wrong: its selector from 0, line and column in characters from 1. */
+  readonly filter?: { readonly selector: number; readonly line: number; readonly column: number };
   readonly violations?: readonly { readonly field: string; readonly message: string }[];
 }
 

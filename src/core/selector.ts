@@ -1,6 +1,11 @@
-import { FeedError } from "./errors.ts";
 import type { Event, Operation } from "./event.ts";
-import { parseTopicPattern, patternMatches, type TopicPattern } from "./topic.ts";
+import { DEFAULT_FILTER_LIMITS, type FilterLimits } from "./filter/filter.ts";
+import { type RowCache, sharedRows } from "./filter/row-cache.ts";
+import { type Interest, parseRules, type Rule } from "./selector-rule.ts";
+import { createView } from "./selector-view.ts";
+import { patternMatches } from "./topic.ts";
+
+export type { Interest } from "./selector-rule.ts";
 
 /** Which events a stream wants. An event passes when it passes every field that is not empty. */
 export interface Selector {
@@ -8,9 +13,13 @@ export interface Selector {
   readonly topics: readonly string[];
   readonly keys: readonly string[];
   readonly operations: readonly Operation[];
+  /** CEL: a predicate on `row`, or on `event`, `before` and `after` (docs/filters.md). Empty or absent lets everything pass. */
+  readonly filter?: string;
+  /** Column paths, to which images are cut: `id`, `address.city`. Empty or absent leaves them whole. */
+  readonly fields?: readonly string[];
 }
 
-/** Selectors made ready for the hot path. Immutable but for a cache. */
+/** Selectors made ready for the hot path. Immutable but for caches and counts. */
 export interface Matcher {
   /**
    * The event as this selection shows it: the same object where all of it passes, another where a filter tells a transition
@@ -27,107 +36,64 @@ export interface Matcher {
   readonly wantedKeys: (topic: string) => readonly string[] | undefined;
   /** The selectors as text: the same for those that differ in nothing but the order of what they list. */
   readonly selection: string;
+  /** Evaluations of filters that have failed, and so counted as no match. */
+  readonly errors: () => number;
 }
 
-/**
- * Events that one selector may want: those of its topics that have one of its keys, and, whatever their key, TRUNCATE and
- * events without a key.
- */
-export interface Interest {
-  /** Empty for every topic. */
-  readonly patterns: readonly TopicPattern[];
-  /** `undefined` for every key. */
-  readonly keys: ReadonlySet<string> | undefined;
+/** What selectors are compiled with. */
+export interface SelectorOptions {
+  /** Default: `DEFAULT_FILTER_LIMITS`. */
+  readonly limits?: FilterLimits;
+  /** Told of each evaluation of a filter that failed: for metrics. */
+  readonly onFilterError?: () => void;
+  /** Where images that were taken apart are remembered. Default: one for the process. */
+  readonly rows?: RowCache;
 }
 
-interface Rule extends Interest {
-  readonly operations: ReadonlySet<Operation> | undefined;
-}
-
-const OPERATIONS: ReadonlySet<string> = new Set<Operation>([
-  "INSERT",
-  "UPDATE",
-  "DELETE",
-  "TRUNCATE",
-  "SNAPSHOT",
-  "MESSAGE",
-]);
 /** Topics whose rules a matcher remembers: enough for the topics of one feed at work, small beside a stream. */
 const CACHED_TOPICS = 256;
 
 /**
  * Checks selectors and makes a matcher of them.
  *
- * @throws FeedError INVALID_REQUEST, with every wrong field by its path.
+ * @throws FeedError INVALID_REQUEST, with every wrong field by its path; FILTER_INVALID, with the place; LIMIT_EXCEEDED for a
+ *   filter that is too long or too costly
  */
-export function compileSelectors(selectors: readonly Selector[]): Matcher {
-  const rules = parseRules(selectors);
+export function compileSelectors(selectors: readonly Selector[], options: SelectorOptions = {}): Matcher {
+  const { limits = DEFAULT_FILTER_LIMITS, onFilterError, rows = sharedRows } = options;
+  let errors = 0;
+  const rules = parseRules(selectors, limits, () => {
+    errors++;
+    onFilterError?.();
+  });
   if (rules.length === 0 || rules.some(asksNothing)) {
-    return {
-      view: (event) => event,
-      matches: () => true,
-      interest: [],
-      wantsSource: () => true,
-      wantedKeys: () => undefined,
-      selection: "",
-    };
+    return EVERYTHING;
   }
-  const rulesOf = rulesByTopic(rules);
-  const matches = (event: Event): boolean => {
-    for (const rule of rulesOf(event.topic)) {
-      if (passes(rule, event)) {
-        return true;
-      }
-    }
-    return false;
-  };
+  const view = createView(rulesByTopic(rules), rows);
   return {
-    matches,
-    view: (event) => (matches(event) ? event : undefined),
+    view,
+    matches: (event) => view(event) !== undefined,
     interest: rules.map(({ patterns, keys }) => ({ patterns, keys })),
     wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
     wantedKeys: (topic) => unionOfKeys(rules.filter((rule) => wantsTopic(rule, topic))),
     selection: JSON.stringify(sorted(rules.map(textOfRule))),
+    errors: () => errors,
   };
 }
 
-function parseRules(selectors: readonly Selector[]): Rule[] {
-  const violations: { field: string; message: string }[] = [];
-  const rules = selectors.map((selector, i) => {
-    const patterns: TopicPattern[] = [];
-    selector.topics.forEach((text, j) => {
-      const parsed = parseTopicPattern(text);
-      if ("pattern" in parsed) {
-        patterns.push(parsed.pattern);
-      } else {
-        violations.push({ field: `selectors[${i}].topics[${j}]`, message: `\`${text}\` ${parsed.problem}` });
-      }
-    });
-    selector.operations.forEach((operation, j) => {
-      if (!OPERATIONS.has(operation)) {
-        violations.push({ field: `selectors[${i}].operations[${j}]`, message: `\`${operation}\` is no operation` });
-      }
-    });
-    return { patterns, keys: setOrNone(selector.keys), operations: setOrNone(selector.operations) };
-  });
-  const first = violations[0];
-  if (first !== undefined) {
-    throw new FeedError(
-      "INVALID_REQUEST",
-      `${first.field}: ${first.message}.`,
-      "Correct the selectors; topics are like `orders`, `orders.*` or `orders.>`.",
-      { violations },
-    );
-  }
-  return rules;
-}
-
-function setOrNone<T>(values: readonly T[]): ReadonlySet<T> | undefined {
-  return values.length === 0 ? undefined : new Set(values);
-}
+const EVERYTHING: Matcher = {
+  view: (event) => event,
+  matches: () => true,
+  interest: [],
+  wantsSource: () => true,
+  wantedKeys: () => undefined,
+  selection: "",
+  errors: () => 0,
+};
 
 function asksNothing(rule: Rule): boolean {
-  return rule.keys === undefined && rule.operations === undefined && wantsEveryTopic(rule);
+  const { keys, operations, filter, projection } = rule;
+  return [keys, operations, filter, projection].every((asked) => asked === undefined) && wantsEveryTopic(rule);
 }
 
 function unionOfKeys(rules: readonly Rule[]): readonly string[] | undefined {
@@ -143,8 +109,14 @@ function unionOfKeys(rules: readonly Rule[]): readonly string[] | undefined {
   return [...union];
 }
 
-function textOfRule({ patterns, keys, operations }: Rule): string {
-  return JSON.stringify([sorted(patterns.map(({ text }) => text)), sorted(keys ?? []), sorted(operations ?? [])]);
+/** Cursors of snapshots remember a digest of it: what does not filter keeps the text that it had before filters were. */
+function textOfRule({ patterns, keys, operations, filter, projection }: Rule): string {
+  const lists = [sorted(patterns.map(({ text }) => text)), sorted(keys ?? []), sorted(operations ?? [])];
+  if (filter === undefined && projection === undefined) {
+    return JSON.stringify(lists);
+  }
+  const fields = sorted((projection?.paths ?? []).map((path) => JSON.stringify(path)));
+  return JSON.stringify([...lists, filter?.text ?? "", fields]);
 }
 
 function sorted(texts: Iterable<string>): readonly string[] {
@@ -174,31 +146,4 @@ function rulesByTopic(rules: readonly Rule[]): (topic: string) => readonly Rule[
     cache.set(topic, found);
     return found;
   };
-}
-
-/**
- * The topic has passed already. A TRUNCATE passes whatever the keys, for it is about all of them, and so does the message
- * that the table was altered; a row of a snapshot passes whatever the operations, for the stream asked for it by asking
- * for a snapshot.
- */
-function passes(rule: Rule, event: Event): boolean {
-  const { operation, key } = event;
-  if (rule.operations !== undefined && operation !== "SNAPSHOT" && !rule.operations.has(operation)) {
-    return false;
-  }
-  if (rule.keys === undefined || operation === "TRUNCATE") {
-    return true;
-  }
-  return key === undefined ? announcesSchema(event) : rule.keys.has(key);
-}
-
-const decoder = new TextDecoder();
-
-/**
- * Of the messages without a key, those with this header. An application's own may carry it too, on topics of its own. Headers
- * are flat JSON with values of strings, in which a quote is escaped: nothing but a name stands between bare quotes before a
- * colon.
- */
-function announcesSchema({ operation, headers }: Event): boolean {
-  return operation === "MESSAGE" && headers !== undefined && /"millrace-schema"\s*:/.test(decoder.decode(headers));
 }

@@ -18,8 +18,10 @@ export const errorTable: Readonly<Record<FeedErrorCode, ErrorMapping>> = {
   HISTORY_LOST: { wire: ErrorCode.HISTORY_LOST, connect: Code.OutOfRange, retryAfterMs: undefined },
   EPOCH_CHANGED: { wire: ErrorCode.EPOCH_CHANGED, connect: Code.FailedPrecondition, retryAfterMs: undefined },
   CURSOR_INVALID: { wire: ErrorCode.CURSOR_INVALID, connect: Code.InvalidArgument, retryAfterMs: undefined },
+  FILTER_INVALID: { wire: ErrorCode.FILTER_INVALID, connect: Code.InvalidArgument, retryAfterMs: undefined },
   TOPIC_FORBIDDEN: { wire: ErrorCode.TOPIC_FORBIDDEN, connect: Code.PermissionDenied, retryAfterMs: undefined },
   LIMIT_EXCEEDED: { wire: ErrorCode.LIMIT_EXCEEDED, connect: Code.ResourceExhausted, retryAfterMs: undefined },
+  SLOW_CONSUMER: { wire: ErrorCode.SLOW_CONSUMER, connect: Code.ResourceExhausted, retryAfterMs: undefined },
   SOURCE_NOT_FOUND: { wire: ErrorCode.SOURCE_NOT_FOUND, connect: Code.NotFound, retryAfterMs: undefined },
   INVALID_REQUEST: { wire: ErrorCode.INVALID_REQUEST, connect: Code.InvalidArgument, retryAfterMs: undefined },
   DRAINING: { wire: ErrorCode.DRAINING, connect: Code.Unavailable, retryAfterMs: 1_000 },
@@ -106,6 +108,7 @@ function detailOf(error: FeedError, mapping: ErrorMapping): ErrorDetail {
     ...(detail.oldestVersion === undefined ? {} : { oldestVersion: BigInt(detail.oldestVersion) }),
     ...(detail.headVersion === undefined ? {} : { headVersion: BigInt(detail.headVersion) }),
     ...(detail.forkVersion === undefined ? {} : { forkVersion: BigInt(detail.forkVersion) }),
+    ...(detail.filter === undefined ? {} : { filterPosition: detail.filter }),
     ...(retryAfterMs === undefined ? {} : { retryAfter: durationFromMs(retryAfterMs) }),
   });
 }

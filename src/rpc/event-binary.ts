@@ -1,5 +1,5 @@
 import type { Event } from "../core/event.ts";
-import { headerEntries, operationNumbers, payloadOmittedTooLarge } from "./event-fields.ts";
+import { headerEntries, operationNumbers, payloadOmittedTooLarge, transitionNumbers } from "./event-fields.ts";
 
 // `millrace.v1.Event` in protobuf's binary format, by hand: an image goes from the database's socket to the client's as
 // bytes, without becoming a string on the way. Byte-identical to `toBinary`; a property test holds it to that.
@@ -19,6 +19,7 @@ const AFTER = tag(6, BYTES);
 const TRANSACTION = tag(7, BYTES);
 const OCCURRED_AT = tag(8, BYTES);
 const HEADERS = tag(9, BYTES);
+const TRANSITION = tag(10, VARINT);
 const PAYLOAD_OMITTED = tag(12, VARINT);
 const FIRST = tag(1, BYTES);
 const SECOND = tag(2, BYTES);
@@ -43,6 +44,9 @@ export function eventBinarySize(event: Event, payloads: Payloads): number {
   for (const [name, value] of headerEntries(event.headers)) {
     size += lengthPrefixed(textFieldSize(name) + textFieldSize(value)) + 1;
   }
+  if (event.transition !== undefined) {
+    size += 2;
+  }
   return payloads === "omitted" ? size + 2 : size;
 }
 
@@ -65,6 +69,9 @@ export function writeEventBinary(out: Buffer, start: number, event: Event, paylo
   for (const [name, value] of headerEntries(event.headers)) {
     at = writeVarint(out, writeByte(out, at, HEADERS), textFieldSize(name) + textFieldSize(value));
     at = writeTextField(out, writeTextField(out, at, FIRST, name), SECOND, value);
+  }
+  if (event.transition !== undefined) {
+    at = writeByte(out, writeByte(out, at, TRANSITION), transitionNumbers[event.transition]);
   }
   return payloads === "omitted" ? writeByte(out, writeByte(out, at, PAYLOAD_OMITTED), payloadOmittedTooLarge) : at;
 }

@@ -1,5 +1,9 @@
-import { PayloadOmitted, Operation as WireOperation } from "../../gen/millrace/v1/event_pb.js";
-import type { Image, Operation } from "../core/event.ts";
+import {
+  PayloadOmitted,
+  Operation as WireOperation,
+  Transition as WireTransition,
+} from "../../gen/millrace/v1/event_pb.js";
+import type { Image, Operation, Transition } from "../core/event.ts";
 
 /** The wire's number of each operation. */
 export const operationNumbers: Readonly<Record<Operation, WireOperation>> = {
@@ -24,6 +28,12 @@ const operationNames = new Map<WireOperation, Operation>([
 export function operationFromWire(operation: WireOperation): Operation | undefined {
   return operationNames.get(operation);
 }
+
+/** The wire's number of each transition. */
+export const transitionNumbers: Readonly<Record<Transition, WireTransition>> = {
+  ENTERED: WireTransition.ENTERED,
+  LEFT: WireTransition.LEFT,
+};
 
 /** As a number, for the encoder. */
 export const payloadOmittedTooLarge: number = PayloadOmitted.TOO_LARGE;

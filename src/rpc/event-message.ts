@@ -9,7 +9,7 @@ import {
 } from "../../gen/millrace/v1/event_pb.js";
 import type { Event, Image } from "../core/event.ts";
 import type { Payloads } from "./event-binary.ts";
-import { headerEntries, operationNumbers, textFromImage } from "./event-fields.ts";
+import { headerEntries, operationNumbers, textFromImage, transitionNumbers } from "./event-fields.ts";
 
 /** An event as the message that the JSON codec serializes. */
 export function eventMessage(event: Event, payloads: Payloads): WireEvent {
@@ -21,6 +21,7 @@ export function eventMessage(event: Event, payloads: Payloads): WireEvent {
     occurredAt: timestampFromMicros(event.occurredAtMicros),
     headers: Object.fromEntries(headerEntries(event.headers)),
     payloadOmitted: payloads === "omitted" ? PayloadOmitted.TOO_LARGE : PayloadOmitted.UNSPECIFIED,
+    ...(event.transition === undefined ? {} : { transition: transitionNumbers[event.transition] }),
     ...(event.key === undefined ? {} : { key: event.key }),
     ...(payloads === "whole" && event.before !== undefined ? { before: payload(event.before) } : {}),
     ...(payloads === "whole" && event.after !== undefined ? { after: payload(event.after) } : {}),

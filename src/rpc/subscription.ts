@@ -82,6 +82,8 @@ function selectorFromWire(selector: WireSelector): Selector {
     topics: selector.topics,
     keys: selector.keys,
     operations: selector.operations.flatMap((operation) => operationFromWire(operation) ?? []),
+    filter: selector.filter,
+    fields: selector.fields,
   };
 }
 

@@ -54,7 +54,7 @@ export declare type ErrorDetail = Message<"millrace.v1.ErrorDetail"> & {
   headVersion?: bigint | undefined;
 
   /**
-   * Where to go on from, exactly after what was received. DRAINING.
+   * Where to go on from, exactly after what was received. DRAINING, SLOW_CONSUMER.
    *
    * @generated from field: string cursor = 6;
    */
@@ -68,7 +68,7 @@ export declare type ErrorDetail = Message<"millrace.v1.ErrorDetail"> & {
   retryAfter?: Duration | undefined;
 
   /**
-   * What is wrong with the request, field by field. INVALID_REQUEST.
+   * What is wrong with the request, field by field. INVALID_REQUEST, FILTER_INVALID.
    *
    * @generated from field: repeated millrace.v1.FieldViolation violations = 8;
    */
@@ -81,6 +81,13 @@ export declare type ErrorDetail = Message<"millrace.v1.ErrorDetail"> & {
    * @generated from field: optional uint64 fork_version = 9;
    */
   forkVersion?: bigint | undefined;
+
+  /**
+   * Where the first wrong filter is wrong. FILTER_INVALID.
+   *
+   * @generated from field: millrace.v1.FilterPosition filter_position = 10;
+   */
+  filterPosition?: FilterPosition | undefined;
 };
 
 /**
@@ -88,6 +95,40 @@ export declare type ErrorDetail = Message<"millrace.v1.ErrorDetail"> & {
  * Use `create(ErrorDetailSchema)` to create a new message.
  */
 export declare const ErrorDetailSchema: GenMessage<ErrorDetail>;
+
+/**
+ * A place in a filter.
+ *
+ * @generated from message millrace.v1.FilterPosition
+ */
+export declare type FilterPosition = Message<"millrace.v1.FilterPosition"> & {
+  /**
+   * Which of the request's selectors, from 0.
+   *
+   * @generated from field: uint32 selector = 1;
+   */
+  selector: number;
+
+  /**
+   * From 1.
+   *
+   * @generated from field: uint32 line = 2;
+   */
+  line: number;
+
+  /**
+   * In characters (code points) from 1.
+   *
+   * @generated from field: uint32 column = 3;
+   */
+  column: number;
+};
+
+/**
+ * Describes the message millrace.v1.FilterPosition.
+ * Use `create(FilterPositionSchema)` to create a new message.
+ */
+export declare const FilterPositionSchema: GenMessage<FilterPosition>;
 
 /**
  * One wrong field of a request.
@@ -150,6 +191,14 @@ export enum ErrorCode {
   CURSOR_INVALID = 3,
 
   /**
+   * A filter cannot be read, names what does not exist, or can never be true or false; `filter_position` says where.
+   * Connect code: invalid_argument.
+   *
+   * @generated from enum value: ERROR_CODE_FILTER_INVALID = 4;
+   */
+  FILTER_INVALID = 4,
+
+  /**
    * The caller may not use the topic. Connect code: permission_denied.
    *
    * @generated from enum value: ERROR_CODE_TOPIC_FORBIDDEN = 5;
@@ -162,6 +211,14 @@ export enum ErrorCode {
    * @generated from enum value: ERROR_CODE_LIMIT_EXCEEDED = 8;
    */
   LIMIT_EXCEEDED = 8,
+
+  /**
+   * The client took too little: its policy is DISCONNECT and it fell too far behind, or it did not come for `closing`.
+   * Go on with `cursor`. Connect code: resource_exhausted.
+   *
+   * @generated from enum value: ERROR_CODE_SLOW_CONSUMER = 9;
+   */
+  SLOW_CONSUMER = 9,
 
   /**
    * No such source. Connect code: not_found.

@@ -88,6 +88,14 @@ export declare type Event = Message<"millrace.v1.Event"> & {
   headers: { [key: string]: string };
 
   /**
+   * How the change moved the row across the border of what the selectors' filters on `row` select. Unspecified when it stayed
+   * inside, when the operation says it (INSERT, SNAPSHOT; DELETE of a row that was inside), and without such filters.
+   *
+   * @generated from field: millrace.v1.Transition transition = 10;
+   */
+  transition: Transition;
+
+  /**
    * Why `before` and `after` are absent although the event has them. PAYLOAD_OMITTED_UNSPECIFIED when nothing is omitted.
    *
    * @generated from field: millrace.v1.PayloadOmitted payload_omitted = 12;
@@ -186,6 +194,39 @@ export enum Operation {
  * Describes the enum millrace.v1.Operation.
  */
 export declare const OperationSchema: GenEnum<Operation>;
+
+/**
+ * How a row came in or went out of what filters select.
+ *
+ * @generated from enum millrace.v1.Transition
+ */
+export enum Transition {
+  /**
+   * @generated from enum value: TRANSITION_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * An UPDATE of a row that did not match before and does now: to this stream it is new.
+   *
+   * @generated from enum value: TRANSITION_ENTERED = 1;
+   */
+  ENTERED = 1,
+
+  /**
+   * The row does not match any more, or may not: whoever holds it under this key forgets it, whoever does not ignores it.
+   * The event has its key, and no payloads. An UPDATE of a row that matched and does not match now; where the source has no
+   * before-values, every UPDATE after which it does not match, and every DELETE.
+   *
+   * @generated from enum value: TRANSITION_LEFT = 2;
+   */
+  LEFT = 2,
+}
+
+/**
+ * Describes the enum millrace.v1.Transition.
+ */
+export declare const TransitionSchema: GenEnum<Transition>;
 
 /**
  * Why a payload was left out.

@@ -9,7 +9,7 @@ import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
  * Describes the file millrace/v1/event.proto.
  */
 export const file_millrace_v1_event = /*@__PURE__*/
-  fileDesc("ChdtaWxscmFjZS92MS9ldmVudC5wcm90bxILbWlsbHJhY2UudjEilQMKBUV2ZW50Eg8KB3ZlcnNpb24YASABKAQSDQoFdG9waWMYAiABKAkSEAoDa2V5GAMgASgJSACIAQESKQoJb3BlcmF0aW9uGAQgASgOMhYubWlsbHJhY2UudjEuT3BlcmF0aW9uEiQKBmJlZm9yZRgFIAEoCzIULm1pbGxyYWNlLnYxLlBheWxvYWQSIwoFYWZ0ZXIYBiABKAsyFC5taWxscmFjZS52MS5QYXlsb2FkEhMKC3RyYW5zYWN0aW9uGAcgASgJEi8KC29jY3VycmVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgdoZWFkZXJzGAkgAygLMh8ubWlsbHJhY2UudjEuRXZlbnQuSGVhZGVyc0VudHJ5EjQKD3BheWxvYWRfb21pdHRlZBgMIAEoDjIbLm1pbGxyYWNlLnYxLlBheWxvYWRPbWl0dGVkGi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgYKBF9rZXkiIQoHUGF5bG9hZBIOCgRqc29uGAEgASgJSABCBgoEZm9ybSqvAQoJT3BlcmF0aW9uEhkKFU9QRVJBVElPTl9VTlNQRUNJRklFRBAAEhQKEE9QRVJBVElPTl9JTlNFUlQQARIUChBPUEVSQVRJT05fVVBEQVRFEAISFAoQT1BFUkFUSU9OX0RFTEVURRADEhYKEk9QRVJBVElPTl9UUlVOQ0FURRAEEhYKEk9QRVJBVElPTl9TTkFQU0hPVBAFEhUKEU9QRVJBVElPTl9NRVNTQUdFEAYqUAoOUGF5bG9hZE9taXR0ZWQSHwobUEFZTE9BRF9PTUlUVEVEX1VOU1BFQ0lGSUVEEAASHQoZUEFZTE9BRF9PTUlUVEVEX1RPT19MQVJHRRABKlkKC1BheWxvYWRGb3JtEhwKGFBBWUxPQURfRk9STV9VTlNQRUNJRklFRBAAEhUKEVBBWUxPQURfRk9STV9KU09OEAESFQoRUEFZTE9BRF9GT1JNX05PTkUQBGIGcHJvdG8z", [file_google_protobuf_timestamp]);
+  fileDesc("ChdtaWxscmFjZS92MS9ldmVudC5wcm90bxILbWlsbHJhY2UudjEiwgMKBUV2ZW50Eg8KB3ZlcnNpb24YASABKAQSDQoFdG9waWMYAiABKAkSEAoDa2V5GAMgASgJSACIAQESKQoJb3BlcmF0aW9uGAQgASgOMhYubWlsbHJhY2UudjEuT3BlcmF0aW9uEiQKBmJlZm9yZRgFIAEoCzIULm1pbGxyYWNlLnYxLlBheWxvYWQSIwoFYWZ0ZXIYBiABKAsyFC5taWxscmFjZS52MS5QYXlsb2FkEhMKC3RyYW5zYWN0aW9uGAcgASgJEi8KC29jY3VycmVkX2F0GAggASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgdoZWFkZXJzGAkgAygLMh8ubWlsbHJhY2UudjEuRXZlbnQuSGVhZGVyc0VudHJ5EisKCnRyYW5zaXRpb24YCiABKA4yFy5taWxscmFjZS52MS5UcmFuc2l0aW9uEjQKD3BheWxvYWRfb21pdHRlZBgMIAEoDjIbLm1pbGxyYWNlLnYxLlBheWxvYWRPbWl0dGVkGi4KDEhlYWRlcnNFbnRyeRILCgNrZXkYASABKAkSDQoFdmFsdWUYAiABKAk6AjgBQgYKBF9rZXkiIQoHUGF5bG9hZBIOCgRqc29uGAEgASgJSABCBgoEZm9ybSqvAQoJT3BlcmF0aW9uEhkKFU9QRVJBVElPTl9VTlNQRUNJRklFRBAAEhQKEE9QRVJBVElPTl9JTlNFUlQQARIUChBPUEVSQVRJT05fVVBEQVRFEAISFAoQT1BFUkFUSU9OX0RFTEVURRADEhYKEk9QRVJBVElPTl9UUlVOQ0FURRAEEhYKEk9QRVJBVElPTl9TTkFQU0hPVBAFEhUKEU9QRVJBVElPTl9NRVNTQUdFEAYqVQoKVHJhbnNpdGlvbhIaChZUUkFOU0lUSU9OX1VOU1BFQ0lGSUVEEAASFgoSVFJBTlNJVElPTl9FTlRFUkVEEAESEwoPVFJBTlNJVElPTl9MRUZUEAIqUAoOUGF5bG9hZE9taXR0ZWQSHwobUEFZTE9BRF9PTUlUVEVEX1VOU1BFQ0lGSUVEEAASHQoZUEFZTE9BRF9PTUlUVEVEX1RPT19MQVJHRRABKlkKC1BheWxvYWRGb3JtEhwKGFBBWUxPQURfRk9STV9VTlNQRUNJRklFRBAAEhUKEVBBWUxPQURfRk9STV9KU09OEAESFQoRUEFZTE9BRF9GT1JNX05PTkUQBGIGcHJvdG8z", [file_google_protobuf_timestamp]);
 
 /**
  * Describes the message millrace.v1.Event.
@@ -40,10 +40,24 @@ export const Operation = /*@__PURE__*/
   tsEnum(OperationSchema);
 
 /**
+ * Describes the enum millrace.v1.Transition.
+ */
+export const TransitionSchema = /*@__PURE__*/
+  enumDesc(file_millrace_v1_event, 1);
+
+/**
+ * How a row came in or went out of what filters select.
+ *
+ * @generated from enum millrace.v1.Transition
+ */
+export const Transition = /*@__PURE__*/
+  tsEnum(TransitionSchema);
+
+/**
  * Describes the enum millrace.v1.PayloadOmitted.
  */
 export const PayloadOmittedSchema = /*@__PURE__*/
-  enumDesc(file_millrace_v1_event, 1);
+  enumDesc(file_millrace_v1_event, 2);
 
 /**
  * Why a payload was left out.
@@ -57,7 +71,7 @@ export const PayloadOmitted = /*@__PURE__*/
  * Describes the enum millrace.v1.PayloadForm.
  */
 export const PayloadFormSchema = /*@__PURE__*/
-  enumDesc(file_millrace_v1_event, 2);
+  enumDesc(file_millrace_v1_event, 3);
 
 /**
  * Which form payloads take on a stream.

@@ -40,6 +40,28 @@ export declare type Selector = Message<"millrace.v1.Selector"> & {
    * @generated from field: repeated millrace.v1.Operation operations = 3;
    */
   operations: Operation[];
+
+  /**
+   * A predicate in CEL. One on `row` is asked of the row before and after a change: see `Event.transition` for what comes of
+   * it. One that names `event`, `before` or `after` is asked of each event by itself. A number without fraction and exponent
+   * is an int of 64 bits, exactly. An evaluation that fails, as for a column that is not there, counts as false. TRUNCATE, and
+   * messages about the schema, pass every predicate on `row`. Empty lets everything pass. A filter that cannot be read, or
+   * can never be right, fails the call with FILTER_INVALID and its place; docs/filters.md has the language. The server's limit
+   * is mostly far lower than what stands here: LIMIT_EXCEEDED.
+   *
+   * @generated from field: string filter = 4;
+   */
+  filter: string;
+
+  /**
+   * Column paths, to which `Event.before` and `Event.after` are cut: `id`, `address.city`. What is left keeps its order and
+   * every digit; a column that is not there stays away. A name that holds a dot or a backtick stands in backticks, in which a
+   * backtick is written twice. Keys are not touched. Empty leaves payloads whole. Of several selectors that an event passes,
+   * those payloads have the columns of all of them.
+   *
+   * @generated from field: repeated string fields = 5;
+   */
+  fields: string[];
 };
 
 /**
