@@ -18,6 +18,8 @@ export interface CallEnd {
   readonly trailers: Trailers | undefined;
 }
 
+/** As `Headers` gives the names. */
+const grpcMessage = headerGrpcMessage.toLowerCase();
 const endStream = createEndStreamSerialization(undefined);
 
 /** The protocol of a call that Connect has let in. */
@@ -56,5 +58,5 @@ function grpcStatus(headers: Headers, error: ConnectError | undefined): Headers 
 }
 
 function plainMessage([name, value]: [string, string]): readonly [string, string] {
-  return name === headerGrpcMessage ? [name, plainGrpcMessage(value)] : [name, value];
+  return name === grpcMessage ? [name, plainGrpcMessage(value)] : [name, value];
 }
