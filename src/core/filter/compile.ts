@@ -207,7 +207,7 @@ function choice([condition, yes, no]: readonly Node[]): Node {
   return (scope) => {
     const value = condition?.(scope);
     const chosen = value === true ? yes : value === false ? no : undefined;
-    return chosen?.(scope) ?? FAILED;
+    return chosen === undefined ? FAILED : chosen(scope);
   };
 }
 
