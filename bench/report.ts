@@ -1,4 +1,5 @@
-import { mkdirSync, writeFileSync } from "node:fs";
+import { execFileSync } from "node:child_process";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { cpus } from "node:os";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
@@ -35,11 +36,44 @@ const out = fileURLToPath(new URL("./out/", import.meta.url));
 export function report(name: string, measurements: readonly Measurement[], conditions: string): void {
   mkdirSync(out, { recursive: true });
   const machine = { cores: cpus().length, cpu: cpus()[0]?.model ?? "", node: process.versions.node };
-  const kept = { name, at: new Date().toISOString(), machine, conditions, measurements };
+  const kept = { name, at: new Date().toISOString(), commit: commit(), machine, conditions, measurements };
   writeFileSync(`${out}${name}.json`, `${JSON.stringify(kept, undefined, 2)}\n`);
   process.stdout.write(`\n### ${name}\n${machine.cores} cores, Node ${machine.node}; ${conditions}\n\n`);
+  printTable(measurements);
+}
+
+/** What these benchmarks last printed that has something to reach, in one table. */
+export function summarize(names: readonly string[]): void {
+  const lines = names.flatMap((name): readonly Measurement[] => {
+    try {
+      const kept: { readonly measurements: readonly Measurement[] } = JSON.parse(
+        readFileSync(`${out}${name}.json`, "utf8"),
+      );
+      return kept.measurements.filter((line) => line.target !== undefined);
+    } catch {
+      return [{ what: `${name}: no figures`, value: Number.NaN, unit: "" }];
+    }
+  });
+  const { length: cores, 0: cpu } = cpus();
+  process.stdout.write(`\n## What is to be reached\n${cores} cores (${cpu?.model}), Node ${process.versions.node}, `);
+  process.stdout.write(`${commit()}, npm run bench\n\n`);
+  printTable(lines);
+}
+
+function printTable(lines: readonly Measurement[]): void {
   process.stdout.write("| what | measured | baseline | ratio | target |\n|---|---|---|---|---|\n");
-  for (const line of measurements) process.stdout.write(`${row(line)}\n`);
+  for (const line of lines) process.stdout.write(`${row(line)}\n`);
+}
+
+/** With a plus where files differ from it. */
+function commit(): string {
+  try {
+    const git = (...args: string[]) =>
+      execFileSync("git", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+    return `${git("rev-parse", "--short", "HEAD").trim()}${git("status", "--porcelain", "src").trim() === "" ? "" : "+"}`;
+  } catch {
+    return "no commit";
+  }
 }
 
 function row({ what, value, unit, baseline, target, met }: Measurement): string {
@@ -50,6 +84,9 @@ function row({ what, value, unit, baseline, target, met }: Measurement): string 
 }
 
 function format(value: number): string {
+  if (Number.isNaN(value)) return "";
+  // Infinity comes back from JSON as null.
+  if (!Number.isFinite(value)) return "without end";
   if (value >= 10_000) return `${Math.round(value / 1000).toLocaleString("en")} k`;
   return value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
 }
