@@ -96,13 +96,13 @@ export class Inbound implements FrameVisitor {
       return frame;
     }
     window.real += increment;
+    if (window.real > WINDOW_MAX) {
+      return overflow(id);
+    }
     const body = bodies.get(id);
     if (body === undefined) {
       window.library += increment;
       return frame;
-    }
-    if (window.real > WINDOW_MAX) {
-      return overflow(id);
     }
     body.outstanding = Math.max(0, body.outstanding - increment);
     outflow.list(body);
@@ -111,29 +111,38 @@ export class Inbound implements FrameVisitor {
   }
 
   #settings(frame: Buffer): Uint8Array {
-    const { streams, bodies, outflow, schedule, initialWindow } = this.#ledger;
-    let value = initialWindow;
+    const places: number[] = [];
     for (let at = HEAD_BYTES; at < frame.length; at += SETTING_BYTES) {
       if (frame.readUInt16BE(at) === SETTING_INITIAL_WINDOW) {
-        value = frame.readUInt32BE(at + 2);
+        places.push(at + 2);
       }
     }
-    if (value === initialWindow || value > WINDOW_MAX) {
+    const last = places.at(-1);
+    const value = last === undefined ? WINDOW_MAX + 1 : frame.readUInt32BE(last);
+    if (value > WINDOW_MAX) {
       return frame;
     }
-    this.#ledger.initialWindow = value;
-    const out: Uint8Array[] = [frame];
-    for (const window of streams.values()) {
-      window.shift(value - initialWindow);
-      const body = bodies.get(window.id);
-      if (body !== undefined) {
-        if (window.real > WINDOW_MAX && window.library <= WINDOW_MAX) {
-          out.push(overflow(window.id));
-        }
-        outflow.list(body);
+    const ledger = this.#ledger;
+    // A body's window may look larger to the library than it is. It must not seem to outgrow what the protocol allows.
+    const library = Math.min(value, WINDOW_MAX - ledger.libraryExcess());
+    if (library !== value) {
+      for (const at of places) {
+        frame.writeUInt32BE(library, at);
       }
     }
-    schedule();
+    const out: Uint8Array[] = [frame];
+    for (const window of ledger.streams.values()) {
+      window.shift(value - ledger.initialWindow, library - ledger.libraryInitialWindow);
+      if (window.real > WINDOW_MAX && window.library <= WINDOW_MAX) {
+        out.push(overflow(window.id));
+      }
+    }
+    ledger.initialWindow = value;
+    ledger.libraryInitialWindow = library;
+    for (const body of ledger.bodies.values()) {
+      ledger.outflow.list(body);
+    }
+    ledger.schedule();
     return out.length === 1 ? frame : Buffer.concat(out);
   }
 }

@@ -13,6 +13,8 @@ export class Ledger {
   readonly outflow: Outflow;
   /** The peer's SETTINGS_INITIAL_WINDOW_SIZE. */
   initialWindow = INITIAL_WINDOW;
+  /** The same, as the library was told: less where `libraryExcess` asks for it. */
+  libraryInitialWindow = INITIAL_WINDOW;
   /** The last stream that the library will answer; it is silent about later ones once it has said so. */
   lastAnswered = Number.POSITIVE_INFINITY;
   /** The library has given the connection up: nothing may follow its GOAWAY. */
@@ -30,8 +32,22 @@ export class Ledger {
   opened(id: number): void {
     if (id > this.#newest && id <= this.lastAnswered && (id & 1) === 1) {
       this.#newest = id;
-      this.streams.set(id, new StreamWindow(id, this.initialWindow));
+      this.streams.set(id, new StreamWindow(id, this.initialWindow, this.libraryInitialWindow));
     }
+  }
+
+  /**
+   * By how much the largest window of a body, as the library sees it, exceeds an initial one: what is sent beside the library
+   * makes the true window smaller, but not that.
+   */
+  libraryExcess(): number {
+    let excess = 0;
+    for (const { window } of this.bodies.values()) {
+      if (window.real < window.library) {
+        excess = Math.max(excess, window.library - this.libraryInitialWindow);
+      }
+    }
+    return excess;
   }
 
   /** Nothing may be sent for this stream any more. */

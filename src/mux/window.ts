@@ -73,10 +73,10 @@ export class StreamWindow {
   /** Complete header blocks that went out: informational ones and the response's. */
   headerBlocks = 0;
 
-  constructor(id: number, initial: number) {
+  constructor(id: number, real: number, library: number) {
     this.id = id;
-    this.real = initial;
-    this.library = initial;
+    this.real = real;
+    this.library = library;
   }
 
   /** The library has sent so much. */
@@ -85,9 +85,9 @@ export class StreamWindow {
     this.library -= bytes;
   }
 
-  /** The peer changed the initial window of all its streams. The library sees that too. */
-  shift(difference: number): void {
-    this.real += difference;
-    this.library += difference;
+  /** The peer changed the initial window of all its streams, and the library was told the same, or less. */
+  shift(real: number, library: number): void {
+    this.real += real;
+    this.library += library;
   }
 }
