@@ -35,6 +35,7 @@ const exitCodes: Readonly<Record<FeedErrorCode, ExitCode>> = {
   FILTER_INVALID: exitCode.usage,
   TOPIC_FORBIDDEN: exitCode.failure,
   LIMIT_EXCEEDED: exitCode.failure,
+  SLOW_CONSUMER: exitCode.failure,
   SOURCE_NOT_FOUND: exitCode.failure,
   INVALID_REQUEST: exitCode.usage,
   DRAINING: exitCode.serverUnreachable,

@@ -1,5 +1,6 @@
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
+import { isPiece, type Thinned } from "./policy.ts";
 import type { SnapshotPlace } from "./ports.ts";
 
 /**
@@ -20,11 +21,14 @@ export interface Cursor {
    * delivered and is as of `version`. "anew" where there is none: to resume is to take the snapshot from its first row.
    */
   readonly snapshot: SnapshotPlace | "anew" | undefined;
+  /** In the middle of a piece that a policy thinned: what is left out of the rest of it has been told. Outside of snapshots. */
+  readonly thinned?: Thinned | undefined;
 }
 
 // Text form: base64url, without padding, of
 //   format byte · flags · 16 bytes of epoch · varint version
 //   · with a place: 4 bytes of shape · varint sources · varint rows · with a key: varint of its length, and the key in UTF-8
+//   · in a thinned piece: varint of its last version less the cursor's · varint of every how many events, 0 for each key's last
 //   · 4 bytes of fingerprint · 4 bytes of FNV-1a over all before.
 // The checksum guards against damage (a digit lost in copying), not against forgery: a forged cursor reads nothing that
 // its bearer could not read with a plain version.
@@ -32,7 +36,8 @@ const FORMAT = 1;
 const FLAG_ANEW = 1;
 const FLAG_PLACE = 2;
 const FLAG_KEY = 4;
-const FLAGS_KNOWN: ReadonlySet<number> = new Set([0, FLAG_ANEW, FLAG_PLACE, FLAG_PLACE | FLAG_KEY]);
+const FLAG_THINNED = 8;
+const FLAGS_KNOWN: ReadonlySet<number> = new Set([0, FLAG_ANEW, FLAG_PLACE, FLAG_PLACE | FLAG_KEY, FLAG_THINNED]);
 const EPOCH_OFFSET = 2;
 const VERSION_OFFSET = 18;
 const MAX_VARINT_BYTES = 8;
@@ -50,7 +55,7 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * The text that clients hold and give back: about 40 characters of base64url, and in the middle of a snapshot about as many
  * more as the last row's key has.
  *
- * @param maxCharacters - A place that does not fit becomes "anew". Cursors without one are never longer than 46.
+ * @param maxCharacters - A place that does not fit becomes "anew". Cursors without one are never longer than 67.
  */
 export function encodeCursor(cursor: Cursor, maxCharacters = MAX_CHARACTERS): string {
   if (!UUID.test(cursor.epoch) || !isCount(cursor.version)) {
@@ -62,7 +67,8 @@ export function encodeCursor(cursor: Cursor, maxCharacters = MAX_CHARACTERS): st
   }
   const { snapshot } = cursor;
   if (typeof snapshot !== "object") {
-    return textOf(cursor, snapshot === "anew" ? FLAG_ANEW : 0, undefined, undefined);
+    const flags = snapshot === "anew" ? FLAG_ANEW : cursor.thinned === undefined ? 0 : FLAG_THINNED;
+    return textOf(cursor, flags, undefined, undefined);
   }
   const key = snapshot.key === undefined ? undefined : encoder.encode(snapshot.key);
   const fits = MAX_FIXED_BYTES + (key?.length ?? 0) <= Math.min(maxCharacters, MAX_CHARACTERS) * 0.75;
@@ -87,6 +93,10 @@ function textOf(cursor: Cursor, flags: number, place: SnapshotPlace | undefined,
     length = writeVarint(bytes, length, key.length);
     bytes.set(key, length);
     length += key.length;
+  }
+  if (flags === FLAG_THINNED && cursor.thinned !== undefined) {
+    length = writeVarint(bytes, length, cursor.thinned.until - cursor.version);
+    length = writeVarint(bytes, length, cursor.thinned.every);
   }
   view.setUint32(length, cursor.fingerprint >>> 0);
   length += 4;
@@ -113,7 +123,14 @@ export function decodeCursor(text: string): Cursor {
   const fields = new Fields(bytes.subarray(VERSION_OFFSET, end - 4));
   const version = fields.varint();
   const place = (flags & FLAG_PLACE) === 0 ? undefined : placeFrom(fields, (flags & FLAG_KEY) !== 0);
-  if (!FLAGS_KNOWN.has(flags) || version === undefined || place === "damaged" || !fields.done) {
+  const thinned = version === undefined || flags !== FLAG_THINNED ? undefined : thinnedFrom(fields, version);
+  if (
+    !FLAGS_KNOWN.has(flags) ||
+    version === undefined ||
+    place === "damaged" ||
+    thinned === "damaged" ||
+    !fields.done
+  ) {
     throw damaged("its fields are out of range");
   }
   return {
@@ -121,7 +138,15 @@ export function decodeCursor(text: string): Cursor {
     version,
     fingerprint: view.getUint32(end - 4),
     snapshot: flags === FLAG_ANEW ? "anew" : place,
+    ...(thinned === undefined ? {} : { thinned }),
   };
+}
+
+function thinnedFrom(fields: Fields, version: Version): Thinned | "damaged" {
+  const length = fields.varint();
+  const every = fields.varint();
+  const thinned = length === undefined || every === undefined ? undefined : { until: version + length, every };
+  return thinned !== undefined && every !== 1 && isPiece(version, thinned) ? thinned : "damaged";
 }
 
 function placeFrom(fields: Fields, withKey: boolean): SnapshotPlace | "damaged" {

@@ -13,7 +13,7 @@ import type { Clock, Timers } from "./ports.ts";
 import type { Runnable, RunQueue } from "./run-queue.ts";
 import type { SnapshotRun } from "./snapshot-run.ts";
 import type { Stream } from "./stream.ts";
-import type { Parkable } from "./wake-set.ts";
+import type { Parkable, Parked } from "./wake-set.ts";
 
 /** Frames of one run: then it is the next stream's turn. */
 const FRAMES_PER_RUN = 32;
@@ -38,6 +38,8 @@ export interface DeliveryContext {
   readonly totals: DeliveryTotals;
   /** The time of the append that is under way, so that the thousands it wakes need not look at the clock each. */
   readonly appendingAtMs: number | undefined;
+  /** Where those streams wait that have something to say about every append. */
+  readonly everyAppend: Parked;
   /** What has made the feed unusable for streams; they end with it. */
   readonly failure: FeedError | undefined;
   /** Whether the feed has noticed that its epoch is over: then `failure` comes, sooner or later. */
@@ -194,6 +196,9 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
             return false;
           }
           break;
+        case "fail":
+          this.#finish(action.error);
+          return false;
         case "end":
           this.#finish(undefined);
           return false;
@@ -208,6 +213,8 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
     totals.frames += 1;
     if (frame.kind === "events") {
       totals.events += frame.events.length;
+    } else if (frame.kind === "gap") {
+      totals.droppedEvents += frame.dropped ?? 0;
     }
   }
 
@@ -225,7 +232,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
   }
 
   #park(untilMs: number): void {
-    this.lane.parked.add(this);
+    this.#parking.add(this);
     if (this.#behind && this.stream.phase === "live") {
       this.#behind = false;
     }
@@ -234,8 +241,18 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
     }
   }
 
+  get #parking(): Parked {
+    return this.stream.heedsEveryTick ? this.#context.everyAppend : this.lane.parked;
+  }
+
   #block(nowMs: number): void {
     this.#blockedSinceMs ??= nowMs;
+    const outcome = this.stream.stall(nowMs);
+    if (typeof outcome !== "number") {
+      this.#finish(outcome);
+      return;
+    }
+    this.#context.alarms.setFor(this, outcome);
     this.#awaitForgetting();
   }
 
@@ -254,7 +271,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
     const { alarms, totals } = this.#context;
     alarms.stop(this);
     this.#cancelRetry?.();
-    this.lane.parked.delete(this);
+    this.#parking.delete(this);
     const reason = this.#reading === undefined && this.#snapshot === undefined ? undefined : overAndOut();
     this.#reading?.abort(reason);
     this.#snapshot?.ending.abort(reason);

@@ -12,6 +12,7 @@ import { compileSelectors, type Matcher } from "./selector.ts";
 import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
 import { type HostView, StreamHost } from "./stream-host.ts";
+import { lifeOf } from "./stream-life.ts";
 import { SubscribedStream } from "./subscribed-stream.ts";
 import { Tail } from "./tail.ts";
 import { nextWake } from "./wake-set.ts";
@@ -29,6 +30,11 @@ export interface FeedOptions {
   readonly staleAfterMs?: number;
   /** Milliseconds that `publish` waits for its version. Default 5,000. */
   readonly settleTimeoutMs?: number;
+  /**
+   * Milliseconds after which a stream says `closing`, for its client to come again; chance takes up to a tenth of it away.
+   * Default 0: never.
+   */
+  readonly maxStreamAgeMs?: number;
   /** Told of failures that nobody else is told of, and, without an error, when they are over. Default: nobody is. */
   readonly report?: (message: string, error?: unknown) => void;
   /**
@@ -39,8 +45,6 @@ export interface FeedOptions {
   readonly onOver?: (reason: FeedError) => void;
 }
 
-/** A stream says `closing` this long before its deadline, or a tenth of its time when that is less. */
-const CLOSING_LEAD_MS = 500;
 const RETRY_AFTER_MS = 1_000;
 
 /** One process's view of the feed. Start it before use; see `Feed`. */
@@ -50,6 +54,7 @@ export function createFeed(options: FeedOptions): EpochFeed {
     timers: systemTimers,
     staleAfterMs: 2_000,
     settleTimeoutMs: 5_000,
+    maxStreamAgeMs: 0,
     report: () => undefined,
     ...options,
     limits: { ...DEFAULT_LIMITS, ...options.limits },
@@ -241,9 +246,9 @@ class FeedService implements EpochFeed, HostView {
       throw tooManySelectors(request.selectors.length, limits);
     }
     const matcher = compileSelectors(request.selectors);
-    const closesAtMs = this.#closesAtMs(request.deadlineMs);
+    const life = lifeOf(request.deadlineMs, this.#options.maxStreamAgeMs, this.#options.clock);
     const start = await this.#resolve(request, matcher, ending);
-    return this.#host.open({ request, matcher, start, ending, closesAtMs });
+    return this.#host.open({ request, matcher, start, ending, life });
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {
@@ -314,14 +319,6 @@ class FeedService implements EpochFeed, HostView {
       this.#options.wakeUp.nudge();
       throw this.#refusal(error);
     }
-  }
-
-  #closesAtMs(deadlineMs: number | undefined): number {
-    if (deadlineMs === undefined) {
-      return Number.POSITIVE_INFINITY;
-    }
-    const remainingMs = Math.max(0, deadlineMs - this.#options.clock.monotonic());
-    return deadlineMs - Math.min(CLOSING_LEAD_MS, remainingMs / 10);
   }
 
   /** What is told to calls that this feed can serve no more: to try again only where somebody opens another one. */

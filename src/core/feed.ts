@@ -4,6 +4,7 @@ import type { FeedStats } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
 import type { LaneCodec } from "./lane.ts";
 import type { Outlet, StreamControl } from "./outlet.ts";
+import type { Policy } from "./policy.ts";
 import type { Publication, Published, Service } from "./ports.ts";
 import type { Selector } from "./selector.ts";
 
@@ -21,7 +22,7 @@ export interface Subscription {
   readonly start: Start;
   /** Their union; empty means everything. */
   readonly selectors: readonly Selector[];
-  /** Longest silence in milliseconds; jittered by up to a tenth. Default 15,000. */
+  /** Milliseconds between two checkpoints at most, where there is a boundary; jittered by up to a tenth. */
   readonly checkpointIntervalMs: number;
   /** Events of one frame add up to at most this by `codec.measure`, unless it is a single one. */
   readonly maxBatchBytes: number;
@@ -29,6 +30,12 @@ export interface Subscription {
   readonly maxBatchEvents?: number | undefined;
   /** How the stream's events become bytes. */
   readonly codec: LaneCodec;
+  /** What becomes of a stream that cannot keep up. Default: BLOCK, which loses nothing. */
+  readonly policy?: Policy | undefined;
+  /** Events per second on average, at least 1; so many at once, too. Default: no limit. */
+  readonly maxEventsPerSecond?: number | undefined;
+  /** Whether a checkpoint is said at the end of every tick that the stream passes. Default false. */
+  readonly checkpointEveryTick?: boolean | undefined;
   /**
    * Milliseconds that events may wait for more, so that a frame holds more of them. Default 0: they go out at once, and
    * together only as far as they came together.

@@ -1,5 +1,6 @@
 import type { Cursor } from "./cursor.ts";
 import type { Event, Version } from "./event.ts";
+import type { GapReason } from "./policy.ts";
 
 /** How a stream stands to the feed. SNAPSHOT before all else while it delivers one. */
 export type StreamState = "CATCHING_UP" | "LIVE" | "STALE" | "SNAPSHOT";
@@ -13,7 +14,7 @@ export interface SnapshotProgress {
 }
 
 /** Why a stream ends although nothing failed. */
-export type ClosingReason = "DRAINING" | "DEADLINE";
+export type ClosingReason = "DRAINING" | "DEADLINE" | "MAX_AGE";
 
 /** Consecutive events of a stream. */
 export interface EventsFrame {
@@ -54,6 +55,17 @@ export type Frame =
       readonly timeMicros: number | undefined;
       /** Of the snapshot that is being delivered. With one, the checkpoint is no boundary. */
       readonly progress: SnapshotProgress | undefined;
+    }
+  | {
+      /** Before the events that follow it; some of those of its own range may come after it. */
+      readonly kind: "gap";
+      /** Both inclusive. */
+      readonly firstVersion: Version;
+      readonly lastVersion: Version;
+      /** Matching events within that do not come; `undefined` when they were not counted. */
+      readonly dropped: number | undefined;
+      readonly reason: GapReason;
+      readonly cursor: Cursor;
     }
   | {
       readonly kind: "snapshot_started";

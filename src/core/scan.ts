@@ -78,6 +78,13 @@ export class Progress {
     this.delivered = step.frame?.events.at(-1)?.version ?? this.delivered;
   }
 
+  /** Goes on behind what is left out. */
+  jump(to: Position): void {
+    this.scanned = to.version;
+    this.tick = to.tick;
+    this.boundary = to;
+  }
+
   /** Goes back to the boundary: what was delivered after it was not delivered after all. */
   backToBoundary(boundary: Position): void {
     this.scanned = boundary.version;

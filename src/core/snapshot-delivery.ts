@@ -66,10 +66,15 @@ export class SnapshotDelivery {
     }
   }
 
-  /** The events of the next frame; `undefined` when the step is delivered. */
-  take(): readonly Event[] | undefined {
+  /** Whether some of the step's events are not delivered. */
+  get holdsEvents(): boolean {
+    return this.#step.kind !== "started" && this.#next < this.#step.events.length;
+  }
+
+  /** The events of the next frame, of so many at most; `undefined` when the step is delivered. */
+  take(maxEvents: number): readonly Event[] | undefined {
     const events = this.#step.kind === "started" ? [] : this.#step.events;
-    const batch = new Batch(this.#maxBytes);
+    const batch = new Batch(this.#maxBytes, Math.min(maxEvents, this.#scan.maxBatchEvents));
     for (; this.#next < events.length; this.#next++) {
       const event = events[this.#next];
       if (event !== undefined && !batch.add(event, this.#scan.measure(event))) {

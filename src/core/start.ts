@@ -5,6 +5,7 @@ import type { Start } from "./feed.ts";
 import { assertSameEpoch, assertShared } from "./lineage.ts";
 import type { Log } from "./log.ts";
 import { type Tick, tickEnd } from "./page.ts";
+import type { Thinned } from "./policy.ts";
 import type { Bounds, FeedStore, SnapshotPlace, WakeUp } from "./ports.ts";
 import type { Position } from "./scan.ts";
 import type { Matcher } from "./selector.ts";
@@ -15,6 +16,8 @@ import { nextWake } from "./wake-set.ts";
 export interface ResolvedStart {
   readonly position: Position;
   readonly snapshot: BegunSnapshot | undefined;
+  /** The piece that a policy thinned in whose middle it is: what is left out of the rest of it was said. */
+  readonly thinned?: Thinned | undefined;
 }
 
 /** A snapshot whose first step is known. */
@@ -60,7 +63,7 @@ export async function resolveStart(start: Start, context: StartContext, signal: 
       const cursor = cursorOf(start.cursor, context);
       await assertShared(cursor, context, signal);
       return cursor.snapshot === undefined
-        ? await plain(positionAtCursor(cursor, context, signal))
+        ? await fromCursor(cursor, context, signal)
         : await fromSnapshot(context, await cutSnapshot(cursor, cursor.snapshot, context, signal), signal);
     }
     case "snapshot":
@@ -91,6 +94,13 @@ export async function passBarrier(token: string, context: StartContext, signal: 
 
 async function plain(position: Promise<Position>): Promise<ResolvedStart> {
   return { position: await position, snapshot: undefined };
+}
+
+/** Where an epoch has ended since, what the rest of a piece held may be another thing now: then all of it is delivered. */
+async function fromCursor(cursor: Cursor, context: StartContext, signal: AbortSignal): Promise<ResolvedStart> {
+  const position = await positionAtCursor(cursor, context, signal);
+  const thinned = cursor.epoch === context.store.epoch ? cursor.thinned : undefined;
+  return { position, snapshot: undefined, thinned };
 }
 
 async function fromSnapshot(

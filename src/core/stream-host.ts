@@ -11,7 +11,8 @@ import { RunQueue } from "./run-queue.ts";
 import type { Matcher } from "./selector.ts";
 import type { ResolvedStart } from "./start.ts";
 import { type FeedView, Stream } from "./stream.ts";
-import { WakeSet } from "./wake-set.ts";
+import type { StreamLife } from "./stream-life.ts";
+import { Parked, WakeSet } from "./wake-set.ts";
 
 /** What streams see of their feed. */
 export interface HostView extends FeedView {
@@ -36,7 +37,7 @@ export interface StreamTerms {
   readonly start: ResolvedStart;
   /** Ends what its snapshot reads. */
   readonly ending: AbortController;
-  readonly closesAtMs: number;
+  readonly life: StreamLife;
 }
 
 /** The open streams of a feed, and all that they share. */
@@ -47,6 +48,7 @@ export class StreamHost implements DeliveryContext {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly totals = new DeliveryTotals();
+  readonly everyAppend = new Parked();
   appendingAtMs: number | undefined;
   readonly #view: HostView;
   readonly #limits: FeedLimits;
@@ -124,15 +126,18 @@ export class StreamHost implements DeliveryContext {
    *
    * @throws FeedError LIMIT_EXCEEDED; then it has not begun, and is still in
    */
-  open({ request, matcher, start, ending, closesAtMs }: StreamTerms): OpenStream {
-    const { codec, checkpointIntervalMs, maxBatchBytes, maxBatchEvents, maxBatchDelayMs } = request;
+  open({ request, matcher, start, ending, life }: StreamTerms): OpenStream {
+    const { codec, maxBatchBytes, maxBatchEvents, maxBatchDelayMs } = request;
+    const { policy, maxEventsPerSecond, checkpointIntervalMs, checkpointEveryTick } = request;
     const batch = {
       maxBytes: maxBatchBytes,
       maxEvents: maxBatchEvents ?? Number.POSITIVE_INFINITY,
       maxDelayMs: maxBatchDelayMs ?? 0,
     };
     const lane = this.#lanes.acquire({ matcher, codec, batch });
-    const stream = new Stream(start.position, this.#view, { lane, checkpointIntervalMs, closesAtMs }, this.clock);
+    const { position, thinned } = start;
+    const options = { lane, life, policy, maxEventsPerSecond, checkpointIntervalMs, checkpointEveryTick, thinned };
+    const stream = new Stream(position, this.#view, options, this.clock);
     let snapshot: DeliveredSnapshot | undefined;
     if (start.snapshot === undefined) {
       stream.begin();
@@ -169,6 +174,7 @@ export class StreamHost implements DeliveryContext {
     this.#dispatched += page.events.length;
     this.appendingAtMs = this.clock.monotonic();
     this.#lanes.dispatch(page, this.appendingAtMs);
+    this.everyAppend.wakeAll();
     this.appendingAtMs = undefined;
   }
 

@@ -1,38 +1,40 @@
-import type { Cursor } from "./cursor.ts";
+import { type Cursor, encodeCursor } from "./cursor.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { ClosingReason, Frame, StreamState } from "./frame.ts";
+import type { Frame, StreamState } from "./frame.ts";
+import { Intake } from "./intake.ts";
 import type { Lane } from "./lane.ts";
-import type { Log } from "./log.ts";
-import { type Page, pageEnd, tickEnd, tickHolding } from "./page.ts";
+import { Pace } from "./pace.ts";
+import { type Page, pageEnd } from "./page.ts";
+import { Patience } from "./patience.ts";
+import { BLOCK, type Course, type LeftOut, type Policy, type Thinned } from "./policy.ts";
+import { createCourse } from "./policy-course.ts";
 import type { Clock } from "./ports.ts";
-import { type Position, Progress } from "./scan.ts";
+import { type Passage, type Position, Progress } from "./scan.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
 import type { SnapshotStarted, SnapshotStep } from "./snapshot-run.ts";
+import { checkpointFrame, closingFrame, type FeedView, openedFrame, snapshotStartedFrame } from "./stream-frames.ts";
+import type { StreamLife } from "./stream-life.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
 
 /** Share of the checkpoint interval that chance adds, so that streams opened together do not speak together for ever. */
 const JITTER = 0.1;
-/** Drained clients come back within this, spread out. */
-const DRAIN_RETRY_MS = 1_000;
 
-/** What a stream sees of the feed: read at every step, never awaited. */
-export interface FeedView {
-  readonly epoch: string;
-  readonly log: Log;
-  /** The database has not answered for a while: what is committed meanwhile is unknown. */
-  readonly stale: boolean;
-  readonly draining: boolean;
-  /** Oldest version that the database is known to keep. */
-  readonly oldest: Version;
-}
+export type { FeedView } from "./stream-frames.ts";
 
 /** What a stream was asked for. */
 export interface StreamOptions {
   readonly lane: Lane;
+  readonly life: StreamLife;
+  /** Default: BLOCK. */
+  readonly policy?: Policy | undefined;
+  /** Default: as many as there are. */
+  readonly maxEventsPerSecond?: number | undefined;
   readonly checkpointIntervalMs: number;
-  /** Monotonic milliseconds at which the stream says `closing`; infinity for never. */
-  readonly closesAtMs: number;
+  /** Whether it says a checkpoint at the end of every tick, also of those that hold nothing for it. Default false. */
+  readonly checkpointEveryTick?: boolean | undefined;
+  /** What was left out around its start, and said so, in an earlier call. */
+  readonly thinned?: Thinned | undefined;
 }
 
 /** What whoever drives a stream does next; then it calls `step` again. */
@@ -47,12 +49,15 @@ export type StreamAction =
   | { readonly kind: "wait"; readonly untilMs: number }
   /** There is more to look at: step again, when others have had their turn. */
   | { readonly kind: "more" }
+  /** Its client is too slow for it: nothing but this error follows. */
+  | { readonly kind: "fail"; readonly error: FeedError }
   /** The last frame was emitted. */
   | { readonly kind: "end" };
 
 const SNAPSHOT: StreamAction = { kind: "snapshot" };
 const MORE: StreamAction = { kind: "more" };
 const END: StreamAction = { kind: "end" };
+const NEVER = Number.POSITIVE_INFINITY;
 
 /**
  * One stream, as a machine without threads, timers or I/O: whoever drives it asks for the next `step` and does what it
@@ -63,14 +68,20 @@ const END: StreamAction = { kind: "end" };
  * of changing over at which an event could be skipped or doubled. A slow client makes a slow stream, whose position falls
  * off the log's tail; it costs the table a few reads, and nobody else anything.
  *
+ * Before it takes anything it asks its policy, which may have it leave something out, and say so first.
+ *
  * Checkpoints are said only at tick boundaries after which nothing was delivered: all events of a transaction lie in one
  * tick, so they lie between two checkpoints. Those within a snapshot tell of progress and are called otherwise: there no
- * boundary comes before its end.
+ * boundary comes before its end. Nor is there one in the middle of a piece that was thinned.
  */
 export class Stream {
   readonly #view: FeedView;
   readonly #options: StreamOptions;
   readonly #clock: Clock;
+  readonly #course: Course;
+  readonly #intake: Intake;
+  readonly #pace: Pace | undefined;
+  readonly #patience: Patience | undefined;
   #phase: StreamPhase = "opening";
   #progress: Progress;
   #snapshot: SnapshotDelivery | undefined;
@@ -78,28 +89,45 @@ export class Stream {
   readonly #queue: Frame[] = [];
   /** History that was read and not yet passed. */
   #page: Page | undefined;
-  #reading = false;
+  /** After which version history is being read. */
+  #reading: Version | undefined;
   /** The state that the client was last told, or may take for granted. */
   #told: StreamState;
+  /** The last checkpoint's version. */
+  #toldVersion: Version;
+  /** Whether there is something to tell since the last checkpoint. */
+  #moved = false;
   #checkpointAtMs: number;
 
   constructor(start: Position, view: FeedView, options: StreamOptions, clock: Clock) {
+    const { lane, policy = BLOCK, maxEventsPerSecond, thinned, checkpointEveryTick = false } = options;
+    const nowMs = clock.monotonic();
     this.#view = view;
     this.#options = options;
     this.#clock = clock;
     this.#progress = new Progress(start);
+    this.#course = createCourse({ policy, feed: view, lane, after: start.version, thinned });
+    this.#patience = policy.kind === "DISCONNECT" ? new Patience(policy.maxLagEvents) : undefined;
+    this.#pace = maxEventsPerSecond === undefined ? undefined : new Pace(maxEventsPerSecond, nowMs);
+    this.#intake = new Intake({ lane, feed: view, pace: this.#pace, byTicks: checkpointEveryTick });
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
-    this.#checkpointAtMs = this.#nextCheckpoint(clock.monotonic());
+    this.#toldVersion = start.version;
+    this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
   }
 
   get phase(): StreamPhase {
     return this.#phase;
   }
 
+  /** Whether it has something to say about every append, whatever its lane wants. */
+  get heedsEveryTick(): boolean {
+    return this.#options.checkpointEveryTick === true;
+  }
+
   /** Begins after the start position. */
   begin(): void {
     this.#occur("positioned");
-    this.#queue.push(this.#opened(undefined));
+    this.#queue.push(openedFrame(this.#view, this.#cursor()));
   }
 
   /** Begins in a snapshot, whose first step this is. */
@@ -107,29 +135,28 @@ export class Stream {
     this.#occur("snapshot_begun");
     this.#snapshot = new SnapshotDelivery(started, this.#options.lane.scan);
     // Whoever is cut between these two still holds what is to be dropped, and must be told of it again.
-    this.#queue.push(this.#opened(started.restart ? "anew" : started.state.place), this.#snapshotStarted(started));
+    const cursor = this.#cursor(started.restart ? "anew" : started.state.place);
+    this.#queue.push(openedFrame(this.#view, cursor), snapshotStartedFrame(started, this.#cursor()));
   }
 
   /** What the snapshot did next; `undefined` when it is complete. */
   supplySnapshot(step: SnapshotStep | undefined): void {
     this.#snapshot?.supply(step);
     if (step?.kind === "started") {
-      this.#queue.push(this.#snapshotStarted(step));
+      this.#queue.push(snapshotStartedFrame(step, this.#cursor()));
     }
   }
 
   /** What the read gave; `undefined` when there is nothing, or it failed and is to be tried again. */
   supply(page: Page | undefined): void {
-    this.#reading = false;
-    if (page !== undefined) {
-      const next = this.#progress.scanned + 1;
-      if (next < page.firstVersion || next > pageEnd(page)) {
-        throw new FeedError(
-          "INTERNAL",
-          `The page from version ${page.firstVersion} does not hold version ${next}, which was asked for.`,
-          "Report this as a fault of Millrace.",
-        );
-      }
+    const after = this.#reading ?? this.#progress.scanned;
+    this.#reading = undefined;
+    if (page !== undefined && (after + 1 < page.firstVersion || after + 1 > pageEnd(page))) {
+      throw new FeedError(
+        "INTERNAL",
+        `The page from version ${page.firstVersion} does not hold version ${after + 1}, which was asked for.`,
+        "Report this as a fault of Millrace.",
+      );
     }
     this.#page = page;
   }
@@ -139,6 +166,23 @@ export class Stream {
     this.#page = undefined;
   }
 
+  /**
+   * Of a stream whose client takes nothing, which therefore makes no steps: what it ends with, or when to ask again.
+   * `nowMs` is monotonic, as is what it answers; infinity for never.
+   */
+  stall(nowMs: number): FeedError | number {
+    const { endsAtMs } = this.#options.life;
+    if (nowMs >= endsAtMs) {
+      return this.#tooSlow("took nothing any more when its time was over");
+    }
+    if (this.#patience === undefined || this.#snapshot !== undefined) {
+      return endsAtMs;
+    }
+    return this.#isTooFarBehind(nowMs)
+      ? this.#tooSlow(this.#behind())
+      : Math.min(endsAtMs, this.#patience.lookAgainMs(nowMs));
+  }
+
   /** `nowMs` is monotonic. */
   step(nowMs: number): StreamAction {
     if (this.#phase === "closing") {
@@ -146,83 +190,120 @@ export class Stream {
     }
     const queued = this.#queue.shift();
     if (queued !== undefined) {
-      return this.#emit(queued, nowMs);
+      return this.#emit(queued);
     }
-    if (this.#view.draining || nowMs >= this.#options.closesAtMs) {
-      const closing = this.#closing(this.#view.draining ? "DRAINING" : "DEADLINE");
+    const { life } = this.#options;
+    if (this.#view.draining || nowMs >= life.closesAtMs) {
+      const reason = this.#view.draining ? "DRAINING" : life.reason;
+      const closing = closingFrame(reason, this.#cursor(), this.#clock);
       this.#occur("closed");
-      return this.#emit(closing, nowMs);
+      return this.#emit(closing);
     }
     return this.#snapshot === undefined ? this.#stepEvents(nowMs) : this.#stepSnapshot(this.#snapshot, nowMs);
   }
 
   #stepSnapshot(snapshot: SnapshotDelivery, nowMs: number): StreamAction {
-    const events = snapshot.take();
+    if (this.#moved && nowMs >= this.#checkpointAtMs) {
+      return this.#checkpoint(nowMs);
+    }
+    const allowance = this.#pace?.allowance(nowMs) ?? NEVER;
+    const events = allowance === 0 ? undefined : snapshot.take(allowance);
     if (events !== undefined) {
-      return this.#emit(this.#options.lane.frame(events, this.#cursor(), false), nowMs);
+      this.#pace?.spend(events.length, nowMs);
+      return this.#emit(this.#options.lane.frame(events, this.#cursor(), false));
     }
     if (snapshot.complete) {
-      return this.#emit(this.#snapshotComplete(snapshot), nowMs);
+      return this.#emit(this.#snapshotComplete(snapshot, nowMs));
     }
-    if (snapshot.pull()) {
+    if (!snapshot.holdsEvents && snapshot.pull()) {
       return SNAPSHOT;
     }
     if (nowMs >= this.#checkpointAtMs) {
-      return this.#emit(this.#checkpoint(), nowMs);
+      return this.#checkpoint(nowMs);
     }
-    return { kind: "wait", untilMs: Math.min(this.#checkpointAtMs, this.#options.closesAtMs) };
+    const paceMs = snapshot.holdsEvents ? this.#pace?.readyAtMs() : undefined;
+    return this.#wait(Math.min(this.#checkpointAtMs, paceMs ?? NEVER));
   }
 
-  #snapshotStarted({ version, restart, resumed, topics, estimatedRows }: SnapshotStarted): Frame {
-    return { kind: "snapshot_started", version, restart, resumed, topics, estimatedRows, cursor: this.#cursor() };
-  }
-
-  #snapshotComplete({ state }: SnapshotDelivery): Frame {
+  #snapshotComplete({ state }: SnapshotDelivery, nowMs: number): Frame {
     this.#snapshot = undefined;
     this.#progress = new Progress(state.position);
     this.#occur("snapshot_done");
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
     const { version } = state.position;
+    this.#toldVersion = version;
+    this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
     return { kind: "snapshot_complete", version, cursor: this.#cursor(), rows: state.rows };
   }
 
   #stepEvents(nowMs: number): StreamAction {
-    const { lane } = this.#options;
     const progress = this.#progress;
-    lane.skip(progress);
+    if (!this.heedsEveryTick) {
+      this.#options.lane.skip(progress);
+    }
     this.#occur(this.#inLog() ? "met_the_log" : "fell_behind");
-    if (progress.clean && this.#told !== this.#state()) {
-      return this.#emit(this.#checkpoint(), nowMs);
+    if (this.#isTooFarBehind(nowMs)) {
+      return { kind: "fail", error: this.#tooSlow(this.#behind()) };
     }
-    const step = lane.next(progress, this.#page);
-    if (step !== undefined) {
-      progress.pass(step);
-      this.#letGoOfPassed();
-      if (step.frame !== undefined) {
-        return this.#emit(step.frame, nowMs);
+    if (this.#clean && this.#hasNews(nowMs)) {
+      return this.#checkpoint(nowMs);
+    }
+    const verdict = this.#course.next(progress, (after) => this.#intake.pageAfter(after, this.#page));
+    switch (verdict.kind) {
+      case "more":
+        return MORE;
+      case "look":
+        return this.#lookAfter(verdict.after, NEVER, nowMs);
+      case "announce":
+        return this.#emit(this.#gap(verdict.leftOut, this.#course.piece));
+      case "jump": {
+        const gap = this.#gap(verdict.leftOut, undefined, verdict.to);
+        progress.jump(verdict.to);
+        this.#letGoOfPassed(progress.scanned);
+        return verdict.leftOut.dropped === 0 ? MORE : this.#emit(gap);
       }
-    } else if (this.#lacksPage()) {
+      case "deliver": {
+        const taken = this.#intake.take(progress, this.#page, verdict, this.#course.piece, nowMs);
+        return taken !== undefined && "scanned" in taken
+          ? this.#pass(taken, nowMs)
+          : this.#lookAfter(progress.scanned, taken?.waitUntilMs ?? NEVER, nowMs);
+      }
+    }
+  }
+
+  #pass(passage: Passage, nowMs: number): StreamAction {
+    this.#progress.pass(passage);
+    this.#letGoOfPassed(this.#progress.scanned);
+    if (passage.frame !== undefined) {
+      return this.#emit(passage.frame);
+    }
+    return this.#clean && nowMs >= this.#checkpointAtMs ? this.#checkpoint(nowMs) : MORE;
+  }
+
+  /** There is nothing to deliver before what follows this version has come, or this moment. */
+  #lookAfter(after: Version, untilMs: number, nowMs: number): StreamAction {
+    if (untilMs === NEVER && this.#reading === undefined && this.#lacks(after)) {
       // Before a checkpoint that is due: else a client that is slower than its interval would get nothing but checkpoints.
-      this.#reading = true;
-      return { kind: "read", after: progress.scanned };
+      this.#reading = after;
+      return { kind: "read", after };
     }
-    if (progress.clean && nowMs >= this.#checkpointAtMs) {
-      return this.#emit(this.#checkpoint(), nowMs);
+    if (this.#clean && nowMs >= this.#checkpointAtMs) {
+      return this.#checkpoint(nowMs);
     }
-    if (step !== undefined) {
-      return MORE;
-    }
-    const checkpointAtMs = progress.clean ? this.#checkpointAtMs : Number.POSITIVE_INFINITY;
-    return { kind: "wait", untilMs: Math.min(checkpointAtMs, this.#options.closesAtMs) };
+    return this.#wait(Math.min(untilMs, this.#clean ? this.#checkpointAtMs : NEVER));
   }
 
-  /** What comes next is neither at hand nor on its way. */
-  #lacksPage(): boolean {
-    return !this.#inLog() && this.#page === undefined && !this.#reading;
+  #wait(untilMs: number): StreamAction {
+    return { kind: "wait", untilMs: Math.min(untilMs, this.#options.life.closesAtMs) };
   }
 
-  #letGoOfPassed(): void {
-    if (this.#page !== undefined && (this.#inLog() || pageEnd(this.#page) <= this.#progress.scanned)) {
+  /** Neither is it at hand, nor will the log have it. */
+  #lacks(after: Version): boolean {
+    return after + 1 < this.#view.log.oldest && this.#intake.pageAfter(after, this.#page) === undefined;
+  }
+
+  #letGoOfPassed(scanned: Version): void {
+    if (this.#page !== undefined && (this.#inLog() || pageEnd(this.#page) <= scanned)) {
       this.#page = undefined;
     }
   }
@@ -233,18 +314,52 @@ export class Stream {
   }
 
   #state(): StreamState {
+    if (this.#snapshot !== undefined) {
+      return "SNAPSHOT";
+    }
     if (this.#view.stale) {
       return "STALE";
     }
     return this.#inLog() ? "LIVE" : "CATCHING_UP";
   }
 
+  /** Whether a checkpoint may be said here. */
+  get #clean(): boolean {
+    return this.#progress.clean && this.#course.piece === undefined;
+  }
+
+  /** Whether a checkpoint is to be said before anything else. */
+  #hasNews(nowMs: number): boolean {
+    return (
+      this.#told !== this.#state() ||
+      (this.#moved && nowMs >= this.#checkpointAtMs) ||
+      (this.heedsEveryTick && this.#progress.position.version > this.#toldVersion)
+    );
+  }
+
+  #isTooFarBehind(nowMs: number): boolean {
+    return this.#patience?.isOver(this.#view.log.head - this.#progress.scanned, nowMs) === true;
+  }
+
+  #behind(): string {
+    return `is ${this.#view.log.head - this.#progress.scanned} versions behind, more than it asked to be borne with`;
+  }
+
+  #tooSlow(what: string): FeedError {
+    return new FeedError(
+      "SLOW_CONSUMER",
+      `The stream's client ${what}.`,
+      "Go on from the cursor; take events faster, ask for fewer of them, or choose a policy that leaves some out.",
+      { cursor: encodeCursor(this.#cursor()) },
+    );
+  }
+
   #occur(occurrence: StreamOccurrence): void {
     this.#phase = nextPhase(this.#phase, occurrence);
   }
 
-  #emit(frame: Frame, nowMs: number): StreamAction {
-    this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
+  #emit(frame: Frame): StreamAction {
+    this.#moved ||= frame.kind === "events" || frame.kind === "gap";
     return { kind: "emit", frame };
   }
 
@@ -258,46 +373,26 @@ export class Stream {
 
   #cursor(snapshot: Cursor["snapshot"] = this.#snapshot?.state.place): Cursor {
     const { version, tick } = this.#position;
-    return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot };
+    const thinned = this.#snapshot === undefined ? this.#course.piece : undefined;
+    return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot, thinned };
   }
 
-  #opened(snapshot: Cursor["snapshot"]): Frame {
-    const { epoch, log } = this.#view;
-    const cursor = this.#cursor(snapshot);
-    const head = Math.max(log.head, cursor.version);
-    const oldest = Math.min(this.#view.oldest, head + 1);
-    return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest };
+  /** Behind the gap, or in front of what is kept of it. */
+  #gap({ lastVersion, dropped, reason }: LeftOut, thinned: Thinned | undefined, to = this.#position): Frame {
+    const { epoch } = this.#view;
+    const cursor = { epoch, version: to.version, fingerprint: to.tick?.fingerprint ?? 0, snapshot: undefined, thinned };
+    return { kind: "gap", firstVersion: this.#position.version + 1, lastVersion, dropped, reason, cursor };
   }
 
-  #checkpoint(): Frame {
-    const { version, tick } = this.#position;
-    const { stale, log } = this.#view;
-    const state = this.#snapshot === undefined ? this.#state() : "SNAPSHOT";
+  #checkpoint(nowMs: number): StreamAction {
+    const state = this.#state();
+    const position = this.#position;
     this.#told = state;
-    return {
-      kind: "checkpoint",
-      cursor: this.#cursor(),
-      version,
-      state,
-      lagVersions: stale ? undefined : Math.max(0, log.head - version),
-      lagMs: stale ? undefined : this.#lagMs(version),
-      timeMicros: tick === undefined || tick.count === 0 || tickEnd(tick) > version ? undefined : tick.timeMicros,
-      progress: this.#snapshot?.progress,
-    };
-  }
-
-  /** Age of the first version not yet passed. Unknown while history is read and the next page has not come. */
-  #lagMs(version: Version): number | undefined {
-    const { log } = this.#view;
-    if (version >= log.head) {
-      return 0;
-    }
-    const next = log.tickOf(version + 1) ?? tickHolding(this.#page?.ticks ?? [], version + 1);
-    return next === undefined ? undefined : Math.max(0, this.#clock.now() - next.timeMicros / 1000);
-  }
-
-  #closing(reason: ClosingReason): Frame {
-    const retryAfterMs = reason === "DRAINING" ? Math.round(DRAIN_RETRY_MS * this.#clock.random()) : 0;
-    return { kind: "closing", reason, cursor: this.#cursor(), retryAfterMs };
+    this.#toldVersion = position.version;
+    this.#moved = false;
+    this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
+    const progress = this.#snapshot?.progress;
+    const standing = { cursor: this.#cursor(), position, state, page: this.#page, progress };
+    return this.#emit(checkpointFrame(this.#view, this.#clock, standing));
   }
 }

@@ -21,18 +21,16 @@ import type { FrameEncoder } from "./hand-off/frame-encoder.ts";
 import { type Reception, receptionKey } from "./hand-off/reception.ts";
 import { publicationFromRequest } from "./publication.ts";
 import { type Problem, type StorageReport, statusResponse } from "./status.ts";
-import { streamTerms, subscriptionFromRequest } from "./subscription.ts";
+import { type StreamDefaults, streamTerms, subscriptionFromRequest } from "./subscription.ts";
 
 /** What FeedService stands on. */
-export interface FeedServiceOptions {
+export interface FeedServiceOptions extends StreamDefaults {
   readonly feed: Feed;
   readonly clock: Clock;
   /** What is wrong beyond what the feed itself knows. Must answer from memory: GetStatus reads no table. */
   readonly problems: () => readonly Problem[];
   /** What is kept, also from memory; `undefined` as long as nobody knows. Default: nobody does. */
   readonly storage?: (() => StorageReport | undefined) | undefined;
-  /** `checkpoint_interval` of streams that ask for none, in milliseconds. */
-  readonly checkpointIntervalMs: number;
   readonly serverVersion: string;
   /** Least bytes of a message that is compressed for clients that take gzip. Default: none is. */
   readonly compressMinBytes?: number | undefined;
@@ -76,8 +74,8 @@ interface Agreement {
 }
 
 function agreement(request: SubscribeRequest, context: HandlerContext, options: SubscribeOptions): Agreement {
-  const { clock, checkpointIntervalMs, compressMinBytes, encoders } = options;
-  const terms = streamTerms(request, checkpointIntervalMs);
+  const { clock, compressMinBytes, encoders } = options;
+  const terms = streamTerms(request, options);
   const encoder = encoders.of({
     contentType: context.requestHeader.get("content-type"),
     form: request.payloadForm,
@@ -138,7 +136,7 @@ async function* openForHandOff(
     protocol: callProtocol(context.protocolName),
     encoder,
     terms,
-    metadata: [...context.responseTrailer].filter(([name]) => name !== headerGrpcStatus),
+    metadata: [...context.responseTrailer].filter(([name]) => name !== headerGrpcStatus.toLowerCase()),
   };
   reception.offer({ stream, wire, deadlineMs });
   try {

@@ -4,6 +4,8 @@ import {
   CheckpointSchema,
   ClosingReason,
   ClosingSchema,
+  GapReason,
+  GapSchema,
   OpenedSchema,
   SnapshotCompleteSchema,
   SnapshotProgressSchema,
@@ -14,14 +16,16 @@ import {
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import { type Cursor, encodeCursor } from "../core/cursor.ts";
 import type * as core from "../core/frame.ts";
+import type * as policy from "../core/policy.ts";
 import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
+import { type DeliveryTerms, deliveryMessage } from "./delivery-terms.ts";
 import { timestampFromMicros } from "./event-message.ts";
 
 /** What `opened` tells of the terms of the stream. */
-export interface StreamTerms {
+export interface StreamTerms extends DeliveryTerms {
   readonly maxMessageBytes: number;
-  readonly maxBatchBytes: number;
-  readonly checkpointIntervalMs: number;
+  /** After which a stream ends, or up to a tenth earlier; 0 for never. */
+  readonly maxAgeMs: number;
 }
 
 type FrameOf<Kind extends core.Frame["kind"]> = Extract<core.Frame, { kind: Kind }>;
@@ -36,6 +40,14 @@ const states: Readonly<Record<core.StreamState, StreamState>> = {
 const reasons: Readonly<Record<core.ClosingReason, ClosingReason>> = {
   DRAINING: ClosingReason.DRAINING,
   DEADLINE: ClosingReason.DEADLINE,
+  MAX_AGE: ClosingReason.MAX_AGE,
+};
+
+const gapReasons: Readonly<Record<policy.GapReason, GapReason>> = {
+  DROP_OLDEST: GapReason.DROP_OLDEST,
+  DROP_NEWEST: GapReason.DROP_NEWEST,
+  LATEST: GapReason.LATEST,
+  SAMPLE: GapReason.SAMPLE,
 };
 
 /** The core's frame as the message that goes out. */
@@ -47,6 +59,8 @@ export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: S
       return response({ case: "opened", value: opened(frame, terms) });
     case "checkpoint":
       return response({ case: "checkpoint", value: checkpoint(frame, terms) });
+    case "gap":
+      return response({ case: "gap", value: gap(frame, terms) });
     case "snapshot_started":
       return response({
         case: "snapshotStarted",
@@ -87,9 +101,9 @@ export function roomBeside({ events, cursor }: FrameOf<"events">, codec: EventCo
   return room;
 }
 
-/** Beside it there is nothing in these frames that is larger than two envelopes. */
-function cursorText(cursor: Cursor, terms: StreamTerms): string {
-  return encodeCursor(cursor, terms.maxMessageBytes - 2 * ENVELOPE_BYTES);
+/** What is in a frame beside its cursor is no larger than so many envelopes. */
+function cursorText(cursor: Cursor, terms: StreamTerms, envelopes = 2): string {
+  return encodeCursor(cursor, terms.maxMessageBytes - envelopes * ENVELOPE_BYTES);
 }
 
 function response(frame: SubscribeResponse["frame"]): SubscribeResponse {
@@ -100,12 +114,14 @@ function opened(frame: FrameOf<"opened">, terms: StreamTerms) {
   return create(OpenedSchema, {
     epoch: frame.epoch,
     version: BigInt(frame.version),
-    cursor: cursorText(frame.cursor, terms),
+    cursor: cursorText(frame.cursor, terms, 4),
     headVersion: BigInt(frame.head),
     oldestVersion: BigInt(frame.oldest),
     maxMessageBytes: terms.maxMessageBytes,
     maxBatchBytes: terms.maxBatchBytes,
     checkpointInterval: durationFromMs(terms.checkpointIntervalMs),
+    delivery: deliveryMessage(terms),
+    ...(terms.maxAgeMs === 0 ? {} : { maxAge: durationFromMs(terms.maxAgeMs) }),
   });
 }
 
@@ -127,6 +143,16 @@ function progress({ rows, estimatedRows }: core.SnapshotProgress) {
 
 function estimate(estimatedRows: number | undefined): { estimatedRows?: bigint } {
   return estimatedRows === undefined ? {} : { estimatedRows: BigInt(Math.round(estimatedRows)) };
+}
+
+function gap(frame: FrameOf<"gap">, terms: StreamTerms) {
+  return create(GapSchema, {
+    firstVersion: BigInt(frame.firstVersion),
+    lastVersion: BigInt(frame.lastVersion),
+    ...(frame.dropped === undefined ? {} : { dropped: BigInt(frame.dropped) }),
+    reason: gapReasons[frame.reason],
+    cursor: cursorText(frame.cursor, terms),
+  });
 }
 
 function closing(frame: FrameOf<"closing">, terms: StreamTerms) {

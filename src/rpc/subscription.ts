@@ -1,27 +1,29 @@
-import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
+import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { SubscribeRequest } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Selector as WireSelector } from "../../gen/millrace/v1/selector_pb.js";
 import type { Start, Subscription } from "../core/feed.ts";
 import type { Selector } from "../core/selector.ts";
 import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
+import { deliveryTerms } from "./delivery-terms.ts";
 import { invalidRequest } from "./errors.ts";
 import { operationFromWire } from "./event-fields.ts";
 import type { StreamTerms } from "./frames.ts";
 
 /** Just under the 4 MiB that gRPC clients take unless told otherwise. */
 const DEFAULT_MAX_MESSAGE_BYTES = 4_128_768;
-/** Large enough to spread the cost of a message over many events, small enough that streams take turns. */
-const MAX_BATCH_BYTES = 1_048_576;
+/** What the server gives to streams that do not ask, and to all. */
+export interface StreamDefaults {
+  /** `checkpoint_interval` of streams that ask for none, in milliseconds. */
+  readonly checkpointIntervalMs: number;
+  /** As `FeedOptions.maxStreamAgeMs`. Default 0. */
+  readonly maxStreamAgeMs?: number | undefined;
+}
 
 /** What the request and the server's defaults agree on. */
-export function streamTerms(request: SubscribeRequest, defaultCheckpointIntervalMs: number): StreamTerms {
+export function streamTerms(request: SubscribeRequest, defaults: StreamDefaults): StreamTerms {
+  const { checkpointIntervalMs, maxStreamAgeMs: maxAgeMs = 0 } = defaults;
   const maxMessageBytes = request.maxMessageBytes === 0 ? DEFAULT_MAX_MESSAGE_BYTES : request.maxMessageBytes;
-  const interval = request.delivery?.checkpointInterval;
-  return {
-    maxMessageBytes,
-    maxBatchBytes: Math.min(MAX_BATCH_BYTES, maxMessageBytes),
-    checkpointIntervalMs: interval === undefined ? defaultCheckpointIntervalMs : milliseconds(interval),
-  };
+  return { maxMessageBytes, maxAgeMs, ...deliveryTerms(request.delivery, { maxMessageBytes, checkpointIntervalMs }) };
 }
 
 /**
@@ -39,8 +41,13 @@ export function subscriptionFromRequest(
   return {
     start: startFromRequest(request),
     selectors: request.selectors.map(selectorFromWire),
+    policy: terms.policy,
+    maxEventsPerSecond: terms.maxEventsPerSecond,
     checkpointIntervalMs: terms.checkpointIntervalMs,
+    checkpointEveryTick: terms.checkpointEveryTick,
     maxBatchBytes: terms.maxBatchBytes - ENVELOPE_BYTES,
+    maxBatchEvents: terms.maxBatchEvents,
+    maxBatchDelayMs: terms.maxBatchDelayMs,
     codec,
     afterTransaction: request.afterTransaction === "" ? undefined : request.afterTransaction,
     deadlineMs,
@@ -85,10 +92,6 @@ function selectorFromWire(selector: WireSelector): Selector {
     filter: selector.filter,
     fields: selector.fields,
   };
-}
-
-function milliseconds(duration: Duration): number {
-  return Number(duration.seconds) * 1000 + duration.nanos / 1e6;
 }
 
 /** Rounded down, so that nothing is skipped; held within what a number keeps exactly (the year 2255). */

@@ -177,9 +177,39 @@ export declare const SnapshotSchema: GenMessage<Snapshot>;
  */
 export declare type Delivery = Message<"millrace.v1.Delivery"> & {
   /**
-   * Longest silence, with up to a tenth of jitter: a checkpoint comes when nothing else did. Unset means 15 s. Only in the
-   * middle of a tick may it be longer, while the rest is being read: a checkpoint there would be untrue. In a snapshot it
-   * tells of progress (STREAM_STATE_SNAPSHOT).
+   * What becomes of a stream that cannot keep up. Unset means BLOCK: it loses nothing.
+   *
+   * @generated from field: millrace.v1.Policy policy = 1;
+   */
+  policy?: Policy | undefined;
+
+  /**
+   * How events are put together in frames. Unset means as many as are there, up to 1 MiB, without waiting for more.
+   *
+   * @generated from field: millrace.v1.Batch batch = 2;
+   */
+  batch?: Batch | undefined;
+
+  /**
+   * Events per second, on average; after a pause one second's worth may come at once. Rows of a snapshot count. A stream held
+   * back by it lags like a slow one: its checkpoints say so, and its policy acts. 0 means no limit.
+   *
+   * @generated from field: uint32 max_events_per_second = 3;
+   */
+  maxEventsPerSecond: number;
+
+  /**
+   * A checkpoint at the end of every tick, also of those in which nothing was selected: for clients that need every
+   * consistent moment by itself. No batch then holds events of two ticks. Not within what a policy leaves out or thins.
+   *
+   * @generated from field: bool checkpoint_every_tick = 4;
+   */
+  checkpointEveryTick: boolean;
+
+  /**
+   * Longest time from one checkpoint to the next, with up to a tenth of jitter. Unset means 15 s. Only in the middle of a
+   * tick, and of a piece of history that was thinned, may it be longer, until its end: a checkpoint there would be untrue. In
+   * a snapshot it tells of progress (STREAM_STATE_SNAPSHOT).
    *
    * @generated from field: google.protobuf.Duration checkpoint_interval = 5;
    */
@@ -191,6 +221,77 @@ export declare type Delivery = Message<"millrace.v1.Delivery"> & {
  * Use `create(DeliverySchema)` to create a new message.
  */
 export declare const DeliverySchema: GenMessage<Delivery>;
+
+/**
+ * What becomes of a stream that cannot keep up, because its client, its network, or `Delivery.max_events_per_second` is
+ * slower than what comes. A policy means nothing while a snapshot is delivered.
+ *
+ * @generated from message millrace.v1.Policy
+ */
+export declare type Policy = Message<"millrace.v1.Policy"> & {
+  /**
+   * Unset means BLOCK.
+   *
+   * @generated from field: millrace.v1.PolicyKind kind = 1;
+   */
+  kind: PolicyKind;
+
+  /**
+   * The policy acts when the stream has more settled versions than this yet to pass, whether they match its selectors or
+   * not. Means nothing to BLOCK. 0 means 10,000; choose more than what one of your transactions holds.
+   *
+   * @generated from field: uint64 max_lag_events = 2;
+   */
+  maxLagEvents: bigint;
+
+  /**
+   * Of so many matching events SAMPLE delivers one. 0 means 10; 1 would be BLOCK and is refused. Means nothing to the others.
+   *
+   * @generated from field: uint32 sample_every = 3;
+   */
+  sampleEvery: number;
+};
+
+/**
+ * Describes the message millrace.v1.Policy.
+ * Use `create(PolicySchema)` to create a new message.
+ */
+export declare const PolicySchema: GenMessage<Policy>;
+
+/**
+ * How events are put together in frames.
+ *
+ * @generated from message millrace.v1.Batch
+ */
+export declare type Batch = Message<"millrace.v1.Batch"> & {
+  /**
+   * Most events of one `EventBatch`. 0 means as many as fit.
+   *
+   * @generated from field: uint32 max_events = 1;
+   */
+  maxEvents: number;
+
+  /**
+   * Largest `EventBatch` of more than one event, in bytes with its envelope. 0 means 1,048,576, which is also the most; never
+   * more than `max_message_bytes`.
+   *
+   * @generated from field: uint32 max_bytes = 2;
+   */
+  maxBytes: number;
+
+  /**
+   * How long an event may wait for others to share its frame. Unset means not at all: what comes together goes together.
+   *
+   * @generated from field: google.protobuf.Duration max_delay = 3;
+   */
+  maxDelay?: Duration | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.Batch.
+ * Use `create(BatchSchema)` to create a new message.
+ */
+export declare const BatchSchema: GenMessage<Batch>;
 
 /**
  * One frame of a stream.
@@ -225,6 +326,14 @@ export declare type SubscribeResponse = Message<"millrace.v1.SubscribeResponse">
      */
     value: Checkpoint;
     case: "checkpoint";
+  } | {
+    /**
+     * Events were left out, as the stream's policy says; it comes before the events that follow them.
+     *
+     * @generated from field: millrace.v1.Gap gap = 4;
+     */
+    value: Gap;
+    case: "gap";
   } | {
     /**
      * The rows of a snapshot follow. Comes again, within the stream, when the snapshot goes on at a later version.
@@ -314,11 +423,27 @@ export declare type Opened = Message<"millrace.v1.Opened"> & {
   maxBatchBytes: number;
 
   /**
-   * The longest silence in force.
+   * The longest time between checkpoints in force.
    *
    * @generated from field: google.protobuf.Duration checkpoint_interval = 8;
    */
   checkpointInterval?: Duration | undefined;
+
+  /**
+   * All terms in force, as `SubscribeRequest.delivery`, with every default filled in. `batch.max_events` and
+   * `max_events_per_second` are 0 where there is no limit.
+   *
+   * @generated from field: millrace.v1.Delivery delivery = 9;
+   */
+  delivery?: Delivery | undefined;
+
+  /**
+   * The stream ends with CLOSING_REASON_MAX_AGE after about so long, or up to a tenth earlier. Absent when it may grow any
+   * age.
+   *
+   * @generated from field: google.protobuf.Duration max_age = 10;
+   */
+  maxAge?: Duration | undefined;
 };
 
 /**
@@ -348,8 +473,8 @@ export declare type EventBatch = Message<"millrace.v1.EventBatch"> & {
   cursor: string;
 
   /**
-   * The batch ends on a tick boundary: every transaction in it is whole. While false, the next batch goes on in the same
-   * tick. Always false between `snapshot_started` and `snapshot_complete`: there only the latter is a boundary.
+   * The batch ends on a tick boundary: every transaction in it is whole, but for what a `gap` before it left out. While
+   * false, the next batch goes on in the same tick, or in the same piece of what was thinned. Always false between `snapshot_started` and `snapshot_complete`: there only the latter is a boundary.
    *
    * @generated from field: bool complete = 3;
    */
@@ -378,7 +503,7 @@ export declare type Checkpoint = Message<"millrace.v1.Checkpoint"> & {
   cursor: string;
 
   /**
-   * Everything at or below this version that the selectors match was delivered. In STREAM_STATE_SNAPSHOT: what was delivered
+   * Everything at or below this version that the selectors match was delivered, or left out by a `gap`. In STREAM_STATE_SNAPSHOT: what was delivered
    * of the snapshot is as of this version.
    *
    * @generated from field: uint64 version = 2;
@@ -428,6 +553,58 @@ export declare type Checkpoint = Message<"millrace.v1.Checkpoint"> & {
  * Use `create(CheckpointSchema)` to create a new message.
  */
 export declare const CheckpointSchema: GenMessage<Checkpoint>;
+
+/**
+ * Matching events were left out. Comes before the events that follow them, and never lies across a checkpoint: between any
+ * two checkpoints, without selectors, the events that came and all `dropped` add up to the difference of their versions.
+ *
+ * @generated from message millrace.v1.Gap
+ */
+export declare type Gap = Message<"millrace.v1.Gap"> & {
+  /**
+   * The first version of which something may be missing; inclusive.
+   *
+   * @generated from field: uint64 first_version = 1;
+   */
+  firstVersion: bigint;
+
+  /**
+   * The last of them; inclusive. With DROP_OLDEST and DROP_NEWEST nothing of what lies between comes, and a tick ends here.
+   * With LATEST and SAMPLE what was kept of it comes next, in its places.
+   *
+   * @generated from field: uint64 last_version = 2;
+   */
+  lastVersion: bigint;
+
+  /**
+   * Events of these versions that the selectors match and that do not come. Absent where they were not looked at: more than
+   * 4,096 versions, with selectors.
+   *
+   * @generated from field: optional uint64 dropped = 3;
+   */
+  dropped?: bigint | undefined;
+
+  /**
+   * The policy that did it.
+   *
+   * @generated from field: millrace.v1.GapReason reason = 4;
+   */
+  reason: GapReason;
+
+  /**
+   * Resumes exactly here. With LATEST and SAMPLE this, and the cursors of the batches up to `last_version`, remember that
+   * what is left out of the rest has been told: whoever resumes gets what was kept, and no other gap for it.
+   *
+   * @generated from field: string cursor = 5;
+   */
+  cursor: string;
+};
+
+/**
+ * Describes the message millrace.v1.Gap.
+ * Use `create(GapSchema)` to create a new message.
+ */
+export declare const GapSchema: GenMessage<Gap>;
 
 /**
  * Rows done, of about so many.
@@ -934,6 +1111,114 @@ export declare type Problem = Message<"millrace.v1.Problem"> & {
 export declare const ProblemSchema: GenMessage<Problem>;
 
 /**
+ * The policies. `docs/policies.md` says which is for what.
+ *
+ * @generated from enum millrace.v1.PolicyKind
+ */
+export enum PolicyKind {
+  /**
+   * @generated from enum value: POLICY_KIND_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The stream lags and loses nothing: what has left the server's memory it gets from the table.
+   *
+   * @generated from enum value: POLICY_KIND_BLOCK = 1;
+   */
+  BLOCK = 1,
+
+  /**
+   * The stream jumps forward, to the end of a tick that leaves it at most half of the lag that it may have.
+   *
+   * @generated from enum value: POLICY_KIND_DROP_OLDEST = 2;
+   */
+  DROP_OLDEST = 2,
+
+  /**
+   * The stream gets the oldest events, as many as it may be behind, and not those that came after them until there was room
+   * again: like a queue that takes no more while it is full.
+   *
+   * @generated from enum value: POLICY_KIND_DROP_NEWEST = 3;
+   */
+  DROP_NEWEST = 3,
+
+  /**
+   * Of what the stream is behind it gets the newest event of each key, each in its place. It may so get an UPDATE of a key
+   * whose INSERT it never got. A TRUNCATE takes the place of all earlier events of its topic that have a key; events without
+   * one all come.
+   *
+   * @generated from enum value: POLICY_KIND_LATEST = 4;
+   */
+  LATEST = 4,
+
+  /**
+   * Of what the stream is behind it gets every so many-th matching event (`sample_every`), the last among them.
+   *
+   * @generated from enum value: POLICY_KIND_SAMPLE = 5;
+   */
+  SAMPLE = 5,
+
+  /**
+   * The stream ends with SLOW_CONSUMER and a cursor once it has been too far behind for a second. One that begins further
+   * behind than that is not slow for it: it ends when it falls back by `max_lag_events` from where it stood best.
+   *
+   * @generated from enum value: POLICY_KIND_DISCONNECT = 6;
+   */
+  DISCONNECT = 6,
+}
+
+/**
+ * Describes the enum millrace.v1.PolicyKind.
+ */
+export declare const PolicyKindSchema: GenEnum<PolicyKind>;
+
+/**
+ * Why events were left out.
+ *
+ * @generated from enum millrace.v1.GapReason
+ */
+export enum GapReason {
+  /**
+   * @generated from enum value: GAP_REASON_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * The stream was too far behind and jumped forward.
+   *
+   * @generated from enum value: GAP_REASON_DROP_OLDEST = 1;
+   */
+  DROP_OLDEST = 1,
+
+  /**
+   * The stream was too far behind to take what came.
+   *
+   * @generated from enum value: GAP_REASON_DROP_NEWEST = 2;
+   */
+  DROP_NEWEST = 2,
+
+  /**
+   * Later events of the same keys follow.
+   *
+   * @generated from enum value: GAP_REASON_LATEST = 3;
+   */
+  LATEST = 3,
+
+  /**
+   * One of so many was chosen.
+   *
+   * @generated from enum value: GAP_REASON_SAMPLE = 4;
+   */
+  SAMPLE = 4,
+}
+
+/**
+ * Describes the enum millrace.v1.GapReason.
+ */
+export declare const GapReasonSchema: GenEnum<GapReason>;
+
+/**
  * How a stream stands to the feed.
  *
  * @generated from enum millrace.v1.StreamState
@@ -1000,6 +1285,13 @@ export enum ClosingReason {
    * @generated from enum value: CLOSING_REASON_DEADLINE = 2;
    */
   DEADLINE = 2,
+
+  /**
+   * The stream has lived as long as the server lets streams live: come again at once, perhaps to another replica.
+   *
+   * @generated from enum value: CLOSING_REASON_MAX_AGE = 3;
+   */
+  MAX_AGE = 3,
 }
 
 /**
@@ -1058,9 +1350,11 @@ export declare const FeedStateSchema: GenEnum<FeedState>;
 export declare const FeedService: GenService<{
   /**
    * Streams every committed event after `start`, once, in order, and goes on until the client cancels, its deadline
-   * comes, or the server closes with a cursor to go on from. A reader that is slow lags: it is never skipped.
+   * comes, or the server closes with a cursor to go on from. A reader that is slow lags; it is skipped only if it asked for
+   * that (`Delivery.policy`), and then each `gap` says what it has missed.
    *
-   * Errors: INVALID_REQUEST, CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, LIMIT_EXCEEDED, DATABASE_UNAVAILABLE, DRAINING.
+   * Errors: INVALID_REQUEST, CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, LIMIT_EXCEEDED, SLOW_CONSUMER,
+   * DATABASE_UNAVAILABLE, DRAINING.
    *
    * @generated from rpc millrace.v1.FeedService.Subscribe
    */

@@ -16,7 +16,7 @@ describe("feed", () => {
     await time.pass(100);
     expect(streams.map(({ frames }) => frames.length)).toEqual(streams.map(() => 2));
     expect(time.pending - timersBefore).toBeLessThanOrEqual(101);
-    await time.pass(15_000);
+    await time.pass(14_000);
     expect(streams.every(({ frames }) => frames.length === 2)).toBe(true);
     await time.pass(1_000);
     const checkpoint = { kind: "checkpoint", version: 1, state: "LIVE", lagVersions: 0, lagMs: 0 };

@@ -10,6 +10,7 @@ import { compileSelectors, type Selector } from "../../../src/core/selector.ts";
 import type { SnapshotRun } from "../../../src/core/snapshot-run.ts";
 import { resolveStart } from "../../../src/core/start.ts";
 import { Stream } from "../../../src/core/stream.ts";
+import { ENDLESS } from "../../../src/core/stream-life.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { HeldState } from "../../contract/held-state.ts";
 import { lanesOf } from "./test-lanes.ts";
@@ -208,7 +209,7 @@ class Simulation {
     const codec = { identity: "test", measure: eventBytes };
     const lane = lanesOf(view).acquire({ matcher, codec, batch });
     const clock = { now: () => this.#nowMs, monotonic: () => this.#nowMs, random: () => 0.5 };
-    const options = { lane, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
+    const options = { lane, checkpointIntervalMs: 10_000, life: ENDLESS };
     this.#stream = new Stream(position, view, options, clock);
     this.#run = snapshot?.run;
     if (snapshot === undefined) {

@@ -8,6 +8,7 @@ import { eventBytes, type Page, tickEnd } from "../../../src/core/page.ts";
 import type { Position } from "../../../src/core/scan.ts";
 import { compileSelectors } from "../../../src/core/selector.ts";
 import { type FeedView, Stream } from "../../../src/core/stream.ts";
+import { ENDLESS } from "../../../src/core/stream-life.ts";
 import { emptyHistory, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
 import { lanesOf } from "./test-lanes.ts";
 
@@ -183,7 +184,7 @@ class Simulation {
     const lane = lanes.acquire({ matcher, codec: { identity: "test", measure: eventBytes }, batch });
     this.#lane = lane;
     const clock = { now: () => this.#nowMs, monotonic: () => this.#nowMs, random: () => 0.5 };
-    const options = { lane, checkpointIntervalMs: 10_000, closesAtMs: Number.POSITIVE_INFINITY };
+    const options = { lane, checkpointIntervalMs: 10_000, life: ENDLESS };
     const stream = new Stream(start, this.#view, options, clock);
     stream.begin();
     return stream;

@@ -6,11 +6,26 @@ import { decodeCursor } from "../../../src/core/cursor.ts";
 import type { Event } from "../../../src/core/event.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { createEventCodec } from "../../../src/rpc/codec.ts";
-import { responseFromFrame } from "../../../src/rpc/frames.ts";
+import { responseFromFrame, type StreamTerms } from "../../../src/rpc/frames.ts";
 
 const epoch = "0b61a2d6-7c0c-4b5e-9d52-4c1f3d0e7a11";
 const binary = "application/grpc+proto";
 const json = "application/connect+json";
+
+/** As wordy as they can be. */
+function termsFor(maxMessageBytes: number): StreamTerms {
+  return {
+    maxMessageBytes,
+    maxAgeMs: 3_599_999,
+    policy: { kind: "SAMPLE", maxLagEvents: 1_000_000_000, sampleEvery: 4_294_967_295 },
+    maxBatchEvents: 4_294_967_295,
+    maxBatchBytes: maxMessageBytes,
+    maxBatchDelayMs: 59_999,
+    maxEventsPerSecond: 4_294_967_295,
+    checkpointEveryTick: true,
+    checkpointIntervalMs: 15_123,
+  };
+}
 
 function row(key: string, payloadLength: number): Event {
   return {
@@ -51,7 +66,7 @@ function framesOf(key: string, payloadLength: number): readonly Frame[] {
 
 describe("a frame of a snapshot", () => {
   it.each([binary, json])("stays within the message limit with the cursor, or says to begin anew (%s)", (type) => {
-    const terms = { maxMessageBytes: 4096, maxBatchBytes: 4096, checkpointIntervalMs: 15_123 };
+    const terms = termsFor(4096);
     const codec = createEventCodec(type, { form: PayloadForm.JSON, maxMessageBytes: terms.maxMessageBytes });
     const seen = new Set<string>();
     for (let keyLength = 1; keyLength < 3_500; keyLength += 61) {
@@ -74,7 +89,7 @@ describe("a frame of a snapshot", () => {
   });
 
   it("keeps the place of a key of 3,000 bytes where messages may be large", () => {
-    const terms = { maxMessageBytes: 65_536, maxBatchBytes: 65_536, checkpointIntervalMs: 15_000 };
+    const terms = termsFor(65_536);
     const codec = createEventCodec(json, { form: PayloadForm.JSON, maxMessageBytes: terms.maxMessageBytes });
     for (const frame of framesOf("k".repeat(3_000), 10)) {
       const message = responseFromFrame(frame, codec, terms);
