@@ -2,7 +2,7 @@ import type pg from "pg";
 import { FeedError } from "../core/errors.ts";
 import type { Version } from "../core/event.ts";
 import type { Ancestor, Lineage } from "../core/lineage.ts";
-import { type Page, type Tick, tickEnd } from "../core/page.ts";
+import type { Page, Tick } from "../core/page.ts";
 import type {
   Bounds,
   FeedStore,
@@ -17,12 +17,13 @@ import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
 import { type EntryOptions, enterEpoch, type Followed } from "./epoch/enter-epoch.ts";
 import { assertContinues, ShownTicks } from "./epoch/shown-ticks.ts";
+import { GatheredQuestions } from "./gathered-questions.ts";
 import { withLease } from "./lease.ts";
 import { defaultPageLimits, type PageLimits, PageReader, readPage } from "./page.ts";
 import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
-import { readBounds, readTickAt, readTickOf } from "./statements/find-ticks.ts";
+import { readBounds, readTickAt, readTicksOf } from "./statements/find-ticks.ts";
 import { Tail } from "./tail.ts";
 import { tickFromText } from "./tick-row.ts";
 import { PostgresWakeUp, type WakeUpSignals } from "./wake-up.ts";
@@ -86,6 +87,9 @@ class Store implements PostgresStore {
   readonly #servicePool: pg.Pool;
   readonly #snapshotPool: pg.Pool;
   readonly #shown = new ShownTicks();
+  /** Streams that come back together ask these together. */
+  readonly #bounds = new GatheredQuestions<string, Bounds>((_epochs, signal) => this.#askBounds(signal));
+  readonly #ticks = new GatheredQuestions<Version, Tick>((versions, signal) => this.#askTicks(versions, signal));
   #opened:
     | { readonly epoch: string; readonly lineage: readonly Ancestor[]; readonly tail: Tail; readonly pages: PageReader }
     | undefined;
@@ -172,13 +176,19 @@ class Store implements PostgresStore {
   }
 
   async bounds(signal: AbortSignal): Promise<Bounds> {
-    const [row] = await this.#rows<{ readonly oldest: string; readonly head: string }>(
+    const bounds = await this.#bounds.about(this.epoch, signal);
+    if (bounds === undefined) throw new FeedError("INTERNAL", "There is no tick.", "Run `millrace doctor`.");
+    return bounds;
+  }
+
+  async #askBounds(signal: AbortSignal): Promise<ReadonlyMap<string, Bounds>> {
+    const rows = await this.#rows<{ readonly oldest: string; readonly head: string }>(
       "read what the feed holds",
       readBounds,
       [this.epoch],
       signal,
     );
-    return { oldest: Number(row?.oldest), head: Number(row?.head) };
+    return new Map(rows.map(({ oldest, head }) => [this.epoch, { oldest: Number(oldest), head: Number(head) }]));
   }
 
   advance(after: Version, signal: AbortSignal): Promise<Page | undefined> {
@@ -201,13 +211,29 @@ class Store implements PostgresStore {
     }
   }
 
-  async tickOf(version: Version, signal: AbortSignal): Promise<Tick | undefined> {
-    const tick = await this.#tick(readTickOf, version, signal);
-    return tick !== undefined && version <= tickEnd(tick) ? tick : undefined;
+  tickOf(version: Version, signal: AbortSignal): Promise<Tick | undefined> {
+    return this.#ticks.about(version, signal);
   }
 
-  tickAt(timeMicros: number, signal: AbortSignal): Promise<Tick | undefined> {
-    return this.#tick(readTickAt, timeMicros, signal);
+  async #askTicks(versions: readonly Version[], signal: AbortSignal): Promise<ReadonlyMap<Version, Tick>> {
+    const values = [this.epoch, versions];
+    const rows = await this.#rows<{ readonly version: string; readonly text: string }>(
+      "look up ticks",
+      readTicksOf,
+      values,
+      signal,
+    );
+    const ticks = rows.map(({ version, text }) => [Number(version), tickFromText(text)] as const);
+    for (const [, tick] of ticks) this.#shown.byReader(tick);
+    return new Map(ticks);
+  }
+
+  async tickAt(timeMicros: number, signal: AbortSignal): Promise<Tick | undefined> {
+    const values = [this.epoch, timeMicros];
+    const [row] = await this.#rows<{ readonly text: string }>("look up a tick", readTickAt, values, signal);
+    const tick = row === undefined ? undefined : tickFromText(row.text);
+    this.#shown.byReader(tick);
+    return tick;
   }
 
   async snapshot(request: SnapshotRequest, signal: AbortSignal): Promise<SnapshotReader> {
@@ -224,14 +250,6 @@ class Store implements PostgresStore {
 
   settled(xid: string, signal: AbortSignal): Promise<Version> {
     return waitForTransaction(this.#servicePool, this.epoch, xid, signal);
-  }
-
-  async #tick(sql: string, position: number, signal: AbortSignal): Promise<Tick | undefined> {
-    const values = [this.epoch, position];
-    const [row] = await this.#rows<{ readonly text: string }>("look up a tick", sql, values, signal);
-    const tick = row === undefined ? undefined : tickFromText(row.text);
-    this.#shown.byReader(tick);
-    return tick;
   }
 
   async #rows<R extends pg.QueryResultRow>(

@@ -18,17 +18,19 @@ export const readBounds = `
   from millrace.assert_epoch($1::uuid), (select * from millrace.tick order by tick desc limit 1) l`;
 
 /**
- * The tick that holds version $2, or tick 0 for version 0. Empty ticks share their first_version with the next one and are
- * never the answer. $1 the epoch.
+ * The ticks that hold these versions, tick 0 for version 0: one row each, none for a version that no tick holds. Empty ticks
+ * share their first_version with the next one and are never the answer. $1 the epoch, $2 the versions. OFFSET 0 keeps the
+ * planner from joining the whole table instead of looking each of them up.
  */
-export const readTickOf = `
-  select ${tickRow} as text
-  from millrace.assert_epoch($1::uuid), millrace.tick t
-  where t.tick = case when $2::bigint = 0 then 0 else (
-      select f.tick from millrace.tick f where f.first_version <= $2::bigint and f.count > 0
+export const readTicksOf = `
+  select w.version::text as version, ${tickRow} as text
+  from millrace.assert_epoch($1::uuid), pg_catalog.unnest($2::bigint[]) w(version), lateral (
+    select * from millrace.tick where tick = case when w.version = 0 then 0 else (
+      select f.tick from millrace.tick f where f.first_version <= w.version and f.count > 0
       order by f.first_version desc, f.tick desc limit 1
-    ) end
-    and $2::bigint < t.first_version + t.count`;
+    ) end offset 0
+  ) t
+  where w.version < t.first_version + t.count`;
 
 /** The last tick at or before a time, $2 in microseconds. Times never fall, so the index on time finds it. $1 the epoch. */
 export const readTickAt = `
