@@ -9,7 +9,7 @@ import type { Bounds, Clock, FeedStore, Timers } from "./ports.ts";
 const FIRST_EVENTS = 16;
 const GROWTH = 8;
 /** What a step back adds up to: what is lost of it when the time is over, and what it costs to find its place. */
-const STEP_BYTES = 16 * 1024 * 1024;
+const STEP_BYTES = 32 * 1024 * 1024;
 
 /** Where a warm log comes from, and what it may cost. */
 export interface WarmingOptions {
