@@ -53,25 +53,27 @@ export async function contest(
   return standings;
 }
 
-export async function runOnce(contender: Contender, course: Course): Promise<SinkReport | Absent> {
-  const { server, burst, name } = contender;
+async function runOnce(contender: Contender, course: Course): Promise<SinkReport | Absent> {
+  const { server, burst } = contender;
   if (server === "nats") {
     const nats = await startNats();
     if ("missing" in nats) return nats;
     await using running = nats;
-    return checked(name, await runSink({ mode: "nats", burst, ...course, port: running.port, pid: running.pid }));
+    return checked(contender, await runSink({ mode: "nats", burst, ...course, port: running.port, pid: running.pid }));
   }
   await using running = await startLoadServer(server, { burst, ...contender.options });
   const { port, pid, control } = running;
-  return checked(name, await runSink({ burst, ...course, port, pid, control }));
+  return checked(contender, await runSink({ burst, ...course, port, pid, control }));
 }
 
-function checked(name: string, report: SinkReport): SinkReport {
-  const { exact, delivered, published, streams } = report;
-  if (!exact) {
-    throw new Error(`${name}: ${delivered} deliveries of ${published} events to ${streams} streams, or out of order.`);
-  }
-  return report;
+/** What others lose on a busy machine is told instead of their figures; what Millrace loses is the end. */
+function checked({ name, server }: Contender, report: SinkReport): SinkReport | Absent {
+  const { exact, delivered, published, streams, disorder, closed } = report;
+  if (exact) return report;
+  const what = `${delivered} deliveries of ${published} events to ${streams} streams`;
+  const missing = `${what}, ${disorder} out of order, ${closed} connections closed`;
+  if (server === "millrace") throw new Error(`${name}: ${missing}`);
+  return { missing };
 }
 
 function standingOf(runs: readonly SinkReport[]): Standing {

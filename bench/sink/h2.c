@@ -117,7 +117,7 @@ static void read_body(struct stream *stream, const uint8_t *bytes, size_t length
       const uint8_t *size = stream->envelope + 1;
       stream->need = (uint32_t)size[0] << 24 | size[1] << 16 | size[2] << 8 | size[3];
       stream->have = 0;
-      if (stream->need == 0) continue;
+      if (stream->need == 0 || length == 0) continue;
     }
     if (stream->have == 0 && length >= stream->need) {
       /* Bit 7 and bit 1 of the first byte: trailers of gRPC-Web and the end of a Connect stream, which are no messages. */
