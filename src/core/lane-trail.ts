@@ -3,6 +3,19 @@ import type { Event, Version } from "./event.ts";
 /** So many places at the front are left empty before the rest moves up. */
 const SLACK = 1_024;
 
+/** Stands where an event was that is forgotten. */
+const FORGOTTEN: Event = {
+  version: 0,
+  topic: "",
+  key: undefined,
+  operation: "MESSAGE",
+  before: undefined,
+  after: undefined,
+  transaction: "",
+  occurredAtMicros: 0,
+  headers: undefined,
+};
+
 /**
  * What a lane wants of the newest events, as it wants to see it: every event after `from`, up to the log's head, was shown
  * to it. A stream that stands in this stretch finds what follows without looking at the events in between.
@@ -10,6 +23,8 @@ const SLACK = 1_024;
 export class LaneTrail {
   #from: Version;
   #events: Event[] = [];
+  /** Their versions beside them: to look at those of old events would bring each back into the processor's cache. */
+  #versions: Version[] = [];
   #sizes: number[] = [];
   /** Index of the first that is still there. */
   #first = 0;
@@ -35,6 +50,7 @@ export class LaneTrail {
 
   add(event: Event, size: number): void {
     this.#events.push(event);
+    this.#versions.push(event.version);
     this.#sizes.push(size);
     this.#bytes += size;
   }
@@ -45,7 +61,7 @@ export class LaneTrail {
 
   /** Infinity past the last. */
   versionAt(index: number): Version {
-    return this.#events[index]?.version ?? Number.POSITIVE_INFINITY;
+    return this.#versions[index] ?? Number.POSITIVE_INFINITY;
   }
 
   slice(start: number, end: number): readonly Event[] {
@@ -76,10 +92,13 @@ export class LaneTrail {
     while (this.#bytes > maxBytes && this.versionAt(this.#first) < version) {
       this.#from = this.versionAt(this.#first);
       this.#bytes -= this.sizeAt(this.#first);
+      this.#events[this.#first] = FORGOTTEN;
       this.#first += 1;
     }
-    if (this.#first === this.#events.length || (this.#first > SLACK && this.#first * 2 > this.#events.length)) {
+    const empty = this.#first > 0 && this.#first === this.#events.length;
+    if (empty || (this.#first > SLACK && this.#first * 2 > this.#events.length)) {
       this.#events = this.#events.slice(this.#first);
+      this.#versions = this.#versions.slice(this.#first);
       this.#sizes = this.#sizes.slice(this.#first);
       this.#first = 0;
     }

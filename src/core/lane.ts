@@ -5,6 +5,7 @@ import type { EventsFrame } from "./frame.ts";
 import type { LaneBudget, Rememberer } from "./lane-budget.ts";
 import { boundaryBetween, cutTrail } from "./lane-cut.ts";
 import { LaneHold } from "./lane-hold.ts";
+import { LaneMemory } from "./lane-memory.ts";
 import { LaneTrail } from "./lane-trail.ts";
 import type { Log } from "./log.ts";
 import { type Page, pageEnd, type Tick } from "./page.ts";
@@ -16,8 +17,6 @@ import { Parked } from "./wake-set.ts";
 const SCAN_BUDGET = 16_384;
 /** A step that others took is made anew for whoever comes when so many times more has come in behind it. */
 const WORTH_MAKING = 4;
-/** Steps without a frame have no bytes. */
-const MAX_STEPS = 4_096;
 /** So many events are looked at for streams of which none has come for any: they are slow, and look on demand. */
 const LOOKED_AT_IN_VAIN = 16_384;
 
@@ -94,8 +93,7 @@ export class Lane implements Rememberer {
   readonly #means: LaneMeans;
   readonly #scan: ScanOptions;
   readonly #hold: LaneHold;
-  readonly #steps = new Map<Version, LaneStep>();
-  #stepBytes = 0;
+  readonly #memory: LaneMemory;
   /** While a stream stands at the head, or has lately. */
   #trail: LaneTrail | undefined;
   /** The last event that it was shown. */
@@ -114,6 +112,7 @@ export class Lane implements Rememberer {
     this.#means = means;
     const { maxEvents, maxBytes } = terms.batch;
     const { view: see } = terms.matcher;
+    this.#memory = new LaneMemory(means.maxLaneBytes / 2);
     this.#hold = new LaneHold(terms.batch, means.alarms, () => this.#release());
     this.#scan = { view: see, measure: terms.codec.measure, maxBatchBytes: maxBytes, maxBatchEvents: maxEvents };
   }
@@ -124,7 +123,7 @@ export class Lane implements Rememberer {
 
   /** Bytes of what it remembers, by `measure`. */
   get bytes(): number {
-    return this.#stepBytes + (this.#trail?.bytes ?? 0);
+    return this.#memory.bytes + (this.#trail?.bytes ?? 0);
   }
 
   /** Streams that stand here, or before it and want nothing in between, wait. */
@@ -208,7 +207,7 @@ export class Lane implements Rememberer {
         return undefined;
       }
     }
-    const known = this.#steps.get(scanned);
+    const known = this.#memory.get(scanned);
     if (known !== undefined && !this.#isOutgrown(scanned, known)) {
       return known;
     }
@@ -225,8 +224,7 @@ export class Lane implements Rememberer {
   }
 
   shed(): void {
-    this.#steps.clear();
-    this.#stepBytes = 0;
+    this.#memory.clear();
     this.#trail?.dropBefore(Number.POSITIVE_INFINITY);
   }
 
@@ -334,22 +332,9 @@ export class Lane implements Rememberer {
     if (step.frame === undefined && this.#trail !== undefined && this.#trail.from <= after) {
       return;
     }
-    this.#forget(after);
-    this.#steps.set(after, step);
-    this.#stepBytes += step.bytes;
-    for (const oldest of this.#steps.keys()) {
-      if (this.#stepBytes <= this.#means.maxLaneBytes / 2 && this.#steps.size <= MAX_STEPS) {
-        break;
-      }
-      this.#forget(oldest);
-    }
+    this.#memory.set(after, step);
     this.#means.budget.count(this);
     this.#means.budget.enforce();
-  }
-
-  #forget(after: Version): void {
-    this.#stepBytes -= this.#steps.get(after)?.bytes ?? 0;
-    this.#steps.delete(after);
   }
 }
 
