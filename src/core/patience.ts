@@ -1,3 +1,6 @@
+import { type Cursor, encodeCursor } from "./cursor.ts";
+import { FeedError } from "./errors.ts";
+
 /** So long a stream may be too far behind: a large transaction puts everybody there at once, and the fast are back at once. */
 const GRACE_MS = 1_000;
 
@@ -30,4 +33,14 @@ export class Patience {
   lookAgainMs(nowMs: number): number {
     return nowMs + GRACE_MS;
   }
+}
+
+/** SLOW_CONSUMER, as a sentence about the client; it goes on after the cursor. */
+export function slowConsumer(what: string, cursor: Cursor): FeedError {
+  return new FeedError(
+    "SLOW_CONSUMER",
+    `The stream's client ${what}.`,
+    "Go on from the cursor; take events faster, ask for fewer of them, or choose a policy that leaves some out.",
+    { cursor: encodeCursor(cursor) },
+  );
 }

@@ -1,7 +1,7 @@
 import type { Version } from "./event.ts";
 import type { Log } from "./log.ts";
 import { type Tick, tickEnd } from "./page.ts";
-import { type Course, endOf, FREE, type GapReason, type LeftOut, type Verdict } from "./policy.ts";
+import { type Course, endOf, FREE, type GapReason, type Verdict } from "./policy.ts";
 import type { Position, Progress } from "./scan.ts";
 import type { Matcher } from "./selector.ts";
 
@@ -23,6 +23,8 @@ export interface DropOptions {
 export class DropOldest implements Course {
   readonly piece = undefined;
   readonly #options: DropOptions;
+  /** Up to here there is nothing that a jump would leave out. */
+  #clearTo: Version = 0;
 
   constructor(options: DropOptions) {
     this.#options = options;
@@ -31,11 +33,16 @@ export class DropOldest implements Course {
   next({ scanned }: Progress): Verdict {
     const { maxLagEvents } = this.#options;
     const { log } = this.#options.feed;
-    if (log.head - scanned <= maxLagEvents) {
+    if (scanned < this.#clearTo || log.head - scanned <= maxLagEvents) {
       return FREE;
     }
     const to = landing(log, log.head - Math.floor(maxLagEvents / 2));
-    return to === undefined || to.version <= scanned ? FREE : jump(scanned, to, "DROP_OLDEST", this.#options);
+    if (to === undefined || to.version <= scanned) {
+      return FREE;
+    }
+    const verdict = jump(scanned, to, "DROP_OLDEST", this.#options);
+    this.#clearTo = verdict === undefined ? to.version : 0;
+    return verdict ?? FREE;
   }
 }
 
@@ -47,6 +54,7 @@ export class DropNewest implements Course {
   readonly piece = undefined;
   readonly #options: DropOptions;
   #full: { readonly until: Version; readonly to: Position } | undefined;
+  #clearTo: Version = 0;
 
   constructor(options: DropOptions) {
     this.#options = options;
@@ -55,7 +63,7 @@ export class DropNewest implements Course {
   next({ scanned }: Progress): Verdict {
     const { maxLagEvents } = this.#options;
     const { log } = this.#options.feed;
-    if (this.#full === undefined && log.head - scanned > maxLagEvents) {
+    if (this.#full === undefined && scanned >= this.#clearTo && log.head - scanned > maxLagEvents) {
       const until = wholeTicks(log, scanned, scanned + maxLagEvents);
       const to = lastBoundary(log);
       this.#full = to === undefined || to.version <= until ? undefined : { until, to };
@@ -68,13 +76,16 @@ export class DropNewest implements Course {
       return { kind: "deliver", until: full.until, kept: undefined };
     }
     this.#full = undefined;
-    return scanned >= full.to.version ? FREE : jump(scanned, full.to, "DROP_NEWEST", this.#options);
+    const verdict = scanned < full.to.version ? jump(scanned, full.to, "DROP_NEWEST", this.#options) : undefined;
+    this.#clearTo = verdict === undefined ? full.to.version : 0;
+    return verdict ?? FREE;
   }
 }
 
-function jump(after: Version, to: Position, reason: GapReason, options: DropOptions): Verdict {
-  const leftOut: LeftOut = { lastVersion: to.version, dropped: countMatching(after, to.version, options), reason };
-  return { kind: "jump", to, leftOut };
+/** `undefined` when nothing would be left out. */
+function jump(after: Version, to: Position, reason: GapReason, options: DropOptions): Verdict | undefined {
+  const dropped = countMatching(after, to.version, options);
+  return dropped === 0 ? undefined : { kind: "jump", to, leftOut: { lastVersion: to.version, dropped, reason } };
 }
 
 /** The first end of a tick at or after this version, but none after the beginning of the newest tick. */

@@ -42,7 +42,7 @@ export interface LeftOut {
 export type Verdict =
   /** Deliver what follows: nothing after `until`, and only those of a piece that was thinned, when there is one. */
   | { readonly kind: "deliver"; readonly until: Version; readonly kept: ReadonlySet<Version> | undefined }
-  /** Say this gap, and go on behind it. When nothing was dropped there is nothing to say. */
+  /** Say this gap, and go on behind it. */
   | { readonly kind: "jump"; readonly to: Position; readonly leftOut: LeftOut }
   /** Say this gap: what is kept of its versions is delivered next. */
   | { readonly kind: "announce"; readonly leftOut: LeftOut }
@@ -54,8 +54,8 @@ export type Verdict =
 /** A policy at work on one stream. Asked before everything that the stream takes. */
 export interface Course {
   /**
-   * Set in the middle of a piece of which events were left out: there is no boundary here, and a cursor says this. It is the
-   * piece's last version, and by what it was thinned.
+   * The piece of which events were left out, as long as that matters: in its middle there is no boundary, and cursors say
+   * which piece it is.
    */
   readonly piece: Thinned | undefined;
   /** `pageAfter` gives a page that holds the version after its argument, if one is at hand. */

@@ -1,4 +1,4 @@
-import { type Cursor, encodeCursor } from "./cursor.ts";
+import type { Cursor } from "./cursor.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { Frame, StreamState } from "./frame.ts";
@@ -6,7 +6,7 @@ import { Intake } from "./intake.ts";
 import type { Lane } from "./lane.ts";
 import { Pace } from "./pace.ts";
 import { type Page, pageEnd } from "./page.ts";
-import { Patience } from "./patience.ts";
+import { Patience, slowConsumer } from "./patience.ts";
 import { BLOCK, type Course, type LeftOut, type Policy, type Thinned } from "./policy.ts";
 import { createCourse } from "./policy-course.ts";
 import type { Clock } from "./ports.ts";
@@ -255,15 +255,15 @@ export class Stream {
       case "look":
         return this.#lookAfter(verdict.after, NEVER, nowMs);
       case "announce":
-        return this.#emit(this.#gap(verdict.leftOut, this.#course.piece));
+        return this.#emit(this.#gap(verdict.leftOut, this.#piece));
       case "jump": {
         const gap = this.#gap(verdict.leftOut, undefined, verdict.to);
         progress.jump(verdict.to);
         this.#letGoOfPassed(progress.scanned);
-        return verdict.leftOut.dropped === 0 ? MORE : this.#emit(gap);
+        return this.#emit(gap);
       }
       case "deliver": {
-        const taken = this.#intake.take(progress, this.#page, verdict, this.#course.piece, nowMs);
+        const taken = this.#intake.take(progress, this.#page, verdict, this.#piece, nowMs);
         return taken !== undefined && "scanned" in taken
           ? this.#pass(taken, nowMs)
           : this.#lookAfter(progress.scanned, taken?.waitUntilMs ?? NEVER, nowMs);
@@ -323,9 +323,15 @@ export class Stream {
     return this.#inLog() ? "LIVE" : "CATCHING_UP";
   }
 
+  /** The thinned piece in whose middle it stands. */
+  get #piece(): Thinned | undefined {
+    const { piece } = this.#course;
+    return piece !== undefined && this.#progress.scanned < piece.until ? piece : undefined;
+  }
+
   /** Whether a checkpoint may be said here. */
   get #clean(): boolean {
-    return this.#progress.clean && this.#course.piece === undefined;
+    return this.#progress.clean && this.#piece === undefined;
   }
 
   /** Whether a checkpoint is to be said before anything else. */
@@ -346,12 +352,7 @@ export class Stream {
   }
 
   #tooSlow(what: string): FeedError {
-    return new FeedError(
-      "SLOW_CONSUMER",
-      `The stream's client ${what}.`,
-      "Go on from the cursor; take events faster, ask for fewer of them, or choose a policy that leaves some out.",
-      { cursor: encodeCursor(this.#cursor()) },
-    );
+    return slowConsumer(what, this.#cursor());
   }
 
   #occur(occurrence: StreamOccurrence): void {
@@ -373,7 +374,7 @@ export class Stream {
 
   #cursor(snapshot: Cursor["snapshot"] = this.#snapshot?.state.place): Cursor {
     const { version, tick } = this.#position;
-    const thinned = this.#snapshot === undefined ? this.#course.piece : undefined;
+    const thinned = this.#snapshot === undefined ? this.#piece : undefined;
     return { epoch: this.#view.epoch, version, fingerprint: tick?.fingerprint ?? 0, snapshot, thinned };
   }
 
