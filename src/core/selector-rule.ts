@@ -1,6 +1,7 @@
 import { FeedError } from "./errors.ts";
 import type { Operation } from "./event.ts";
 import { type Filter, type FilterLimits, type FilterRefusal, parseFilter } from "./filter/filter.ts";
+import type { Requirement } from "./filter/requirement.ts";
 import { type ColumnPath, createProjection, type Projection, parseColumnPath } from "./projection.ts";
 import type { Selector } from "./selector.ts";
 import { parseTopicPattern, type TopicPattern } from "./topic.ts";
@@ -14,6 +15,8 @@ export interface Interest {
   readonly patterns: readonly TopicPattern[];
   /** `undefined` for every key. */
   readonly keys: ReadonlySet<string> | undefined;
+  /** What their rows must have at the least, for a `ColumnIndex`; `undefined` when it can be anything. */
+  readonly requirement?: Requirement | undefined;
 }
 
 /** A selector that has been read. */
@@ -69,7 +72,8 @@ export function parseRules(
     if (refusal !== undefined) {
       wrong.push({ selector: i, refusal });
     }
-    return { patterns, keys: setOrNone(selector.keys), operations: setOrNone(selector.operations), filter, projection };
+    const [keys, operations] = [setOrNone(selector.keys), setOrNone(selector.operations)];
+    return { patterns, keys, requirement: filter?.requirement, operations, filter, projection };
   });
   const [violation] = violations;
   if (violation !== undefined) {

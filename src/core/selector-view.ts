@@ -103,29 +103,29 @@ function standingOf(filter: Filter | undefined, event: Event, rows: RowCache): n
   if (filter.about === "rows") {
     return standingOfRow(filter, event, rows);
   }
-  return filter.ofEvent(event, rows.before(event), rows.after(event)) ? INSIDE : OUTSIDE;
+  return inside(filter.test(rows.whole(event)));
 }
 
-function standingOfRow({ ofRow }: Filter, event: Event, rows: RowCache): number {
+function standingOfRow(filter: Filter, event: Event, rows: RowCache): number {
   const { before, after } = event;
   switch (event.operation) {
     case "TRUNCATE":
       return INSIDE;
     case "DELETE":
-      return before === undefined ? UNKNOWN : inside(ofRow(rows.before(event)));
+      return before === undefined ? UNKNOWN : inside(filter.test(rows.before(event)));
     case "UPDATE": {
-      const is = after !== undefined && ofRow(rows.after(event));
+      const is = after !== undefined && filter.test(rows.after(event));
       if (before === undefined) {
         return is ? INSIDE : UNKNOWN;
       }
-      return (is ? AFTER : OUTSIDE) | (ofRow(rows.before(event)) ? BEFORE : OUTSIDE);
+      return (is ? AFTER : OUTSIDE) | (filter.test(rows.before(event)) ? BEFORE : OUTSIDE);
     }
     case "MESSAGE":
       return after === undefined
         ? inside(announcesSchema(event))
-        : inside(announcesSchema(event) || ofRow(rows.after(event)));
+        : inside(announcesSchema(event) || filter.test(rows.after(event)));
     default:
-      return inside(after !== undefined && ofRow(rows.after(event)));
+      return inside(after !== undefined && filter.test(rows.after(event)));
   }
 }
 

@@ -73,7 +73,7 @@ export function compileSelectors(selectors: readonly Selector[], options: Select
   return {
     view,
     matches: (event) => view(event) !== undefined,
-    interest: rules.map(({ patterns, keys }) => ({ patterns, keys })),
+    interest: rules.map(({ patterns, keys, requirement }) => ({ patterns, keys, requirement })),
     wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
     wantedKeys: (topic) => unionOfKeys(rules.filter((rule) => wantsTopic(rule, topic))),
     selection: JSON.stringify(sorted(rules.map(textOfRule))),
@@ -134,16 +134,22 @@ function wantsTopic(rule: Rule, topic: string): boolean {
 /** A feed has few topics and many events: patterns are tried once per topic, not once per event. */
 function rulesByTopic(rules: readonly Rule[]): (topic: string) => readonly Rule[] {
   const cache = new Map<string, readonly Rule[]>();
+  let lastTopic = "";
+  let last: readonly Rule[] = [];
   return (topic) => {
-    const known = cache.get(topic);
-    if (known !== undefined) {
-      return known;
+    if (topic === lastTopic) {
+      return last;
     }
-    if (cache.size >= CACHED_TOPICS) {
-      cache.clear();
+    let found = cache.get(topic);
+    if (found === undefined) {
+      if (cache.size >= CACHED_TOPICS) {
+        cache.clear();
+      }
+      found = rules.filter((rule) => wantsTopic(rule, topic));
+      cache.set(topic, found);
     }
-    const found = rules.filter((rule) => wantsTopic(rule, topic));
-    cache.set(topic, found);
+    lastTopic = topic;
+    last = found;
     return found;
   };
 }

@@ -1,8 +1,7 @@
-import type { Event } from "../event.ts";
-import { type Parsed, parseText, type Value } from "./cel.ts";
+import { FAILED, type Parsed, parseText, type Value } from "./cel.ts";
 import { checkExpr, FilterProblem } from "./check.ts";
-import { compileExpr } from "./compile.ts";
-import type { Row } from "./row.ts";
+import { compileExpr, type Node } from "./compile.ts";
+import { type Requirement, requirementOf } from "./requirement.ts";
 import type { Scope } from "./scope.ts";
 
 /** What one filter may take. */
@@ -24,10 +23,10 @@ export interface Filter {
   readonly text: string;
   /** What its truth is about: rows, so that a change may move one in or out, or events. */
   readonly about: "rows" | "events";
-  /** Whether it is true of this row; undefined is an image that cannot be read. */
-  readonly ofRow: (row: Row | undefined) => boolean;
-  /** Whether it is true of this event. `row` is what the event left, and where it left none, what it took. */
-  readonly ofEvent: (event: Event, before: Row | undefined, after: Row | undefined) => boolean;
+  /** What a row must have at the least; `undefined` when nothing is known, and for filters on events. */
+  readonly requirement: Requirement | undefined;
+  /** Whether it is true. A failure counts as false. */
+  readonly test: (scope: Scope) => boolean;
 }
 
 /** Why a text is no filter. */
@@ -58,7 +57,8 @@ export function parseFilter(text: string, limits: FilterLimits, onError: () => v
       return { refusal: { kind: "limit", limit: "maxFilterCost", value: cost } };
     }
     const about = variables.size === 1 && variables.has("row") ? "rows" : "events";
-    return { filter: createFilter(text, about, compileExpr(expr), onError) };
+    const requirement = about === "rows" ? requirementOf(expr) : undefined;
+    return { filter: { text, about, requirement, test: testOf(compileExpr(expr), onError) } };
   } catch (error) {
     if (!(error instanceof FilterProblem)) {
       throw error;
@@ -67,15 +67,9 @@ export function parseFilter(text: string, limits: FilterLimits, onError: () => v
   }
 }
 
-function createFilter(
-  text: string,
-  about: Filter["about"],
-  evaluate: (scope: Scope) => Value,
-  onError: () => void,
-): Filter {
-  const scope: Scope = { row: undefined, before: undefined, after: undefined, event: undefined };
-  const test = (): boolean => {
-    let value: Value | undefined;
+function testOf(evaluate: Node, onError: () => void): Filter["test"] {
+  return (scope) => {
+    let value: Value = FAILED;
     try {
       value = evaluate(scope);
     } catch {
@@ -86,21 +80,6 @@ function createFilter(
     }
     onError();
     return false;
-  };
-  return {
-    text,
-    about,
-    ofRow: (row) => {
-      scope.row = row;
-      return test();
-    },
-    ofEvent: (event, before, after) => {
-      scope.event = event;
-      scope.before = before;
-      scope.after = after;
-      scope.row = after ?? before;
-      return test();
-    },
   };
 }
 

@@ -5,12 +5,12 @@ import type { Row } from "./row.ts";
 /** The variables of a filter. */
 export type Variable = "row" | "before" | "after" | "event";
 
-/** What a filter looks at. Made once per filter and filled for each evaluation. */
+/** What a filter looks at. */
 export interface Scope {
-  row: Row | undefined;
-  before: Row | undefined;
-  after: Row | undefined;
-  event: Event | undefined;
+  readonly row: Row | undefined;
+  readonly before: Row | undefined;
+  readonly after: Row | undefined;
+  readonly event: Event | undefined;
 }
 
 interface EventField {
