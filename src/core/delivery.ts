@@ -9,6 +9,7 @@ import type { Lane } from "./lane.ts";
 import { EpochOver } from "./lineage.ts";
 import type { Outlet, StreamControl } from "./outlet.ts";
 import type { Page } from "./page.ts";
+import type { PolicyKind } from "./policy.ts";
 import type { Clock, Timers } from "./ports.ts";
 import type { Runnable, RunQueue } from "./run-queue.ts";
 import type { SnapshotRun } from "./snapshot-run.ts";
@@ -63,6 +64,7 @@ export interface DeliveryOptions {
   readonly snapshot: DeliveredSnapshot | undefined;
   /** Whose it is, as `Subscription.peer` has it. */
   readonly peer: string | undefined;
+  readonly policy: PolicyKind;
 }
 
 /**
@@ -74,6 +76,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
   readonly stream: Stream;
   readonly lane: Lane;
   readonly peer: string | undefined;
+  readonly policy: PolicyKind;
   queued = false;
   parkedAt = -1;
   ringsAtMs = Number.POSITIVE_INFINITY;
@@ -98,12 +101,19 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
   #error: { readonly cause: unknown } | undefined;
   #cursor: Cursor | undefined;
 
-  constructor(context: DeliveryContext, { stream, lane, peer, snapshot }: DeliveryOptions) {
+  constructor(context: DeliveryContext, { stream, lane, peer, policy, snapshot }: DeliveryOptions) {
     this.#context = context;
     this.stream = stream;
     this.lane = lane;
     this.peer = peer;
+    this.policy = policy;
     this.#snapshot = snapshot;
+  }
+
+  /** How far it is behind the head in versions; 0 when it waits for what it wants to come. */
+  lagAt(head: Version): number {
+    const waits = this.parkedAt >= 0 && this.#reading === undefined && this.stream.phase === "live";
+    return waits || this.#cursor === undefined ? 0 : Math.max(0, head - this.#cursor.version);
   }
 
   /** The first frame, which waits for nothing. */

@@ -1,7 +1,8 @@
 import { FeedError } from "./errors.ts";
+import { DEFAULT_FILTER_LIMITS, type FilterLimits } from "./filter/filter.ts";
 
 /** What a feed takes on at most. Whoever goes beyond one of them is told LIMIT_EXCEEDED, with its name. */
-export interface FeedLimits {
+export interface FeedLimits extends FilterLimits {
   /** Streams open at once on this process. Default 20,000. */
   readonly maxStreams: number;
   /**
@@ -30,6 +31,7 @@ export interface FeedLimits {
 }
 
 export const DEFAULT_LIMITS: FeedLimits = {
+  ...DEFAULT_FILTER_LIMITS,
   maxStreams: 20_000,
   maxStreamsPerPeer: 0,
   maxSelectors: 64,

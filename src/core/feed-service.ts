@@ -245,7 +245,8 @@ class FeedService implements EpochFeed, HostView {
     if (request.selectors.length > limits.maxSelectors) {
       throw tooManySelectors(request.selectors.length, limits);
     }
-    const matcher = compileSelectors(request.selectors);
+    const onFilterError = () => this.#host.totals.countFilterError();
+    const matcher = compileSelectors(request.selectors, { limits, onFilterError });
     const life = lifeOf(request.deadlineMs, this.#options.maxStreamAgeMs, this.#options.clock);
     const start = await this.#resolve(request, matcher, ending);
     return this.#host.open({ request, matcher, start, ending, life });

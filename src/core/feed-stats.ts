@@ -1,4 +1,5 @@
 import type { FeedErrorCode } from "./errors.ts";
+import type { PolicyKind } from "./policy.ts";
 import type { StreamPhase } from "./stream-phase.ts";
 
 /**
@@ -15,7 +16,7 @@ export interface FeedStats {
   /** Open streams whose start is fixed, by where they are in their life. */
   readonly streamsByPhase: Readonly<Record<StreamPhase, number>>;
   /** The same streams by what happens to them when they cannot keep up; policies that nobody has are absent. */
-  readonly streamsByPolicy: Readonly<Record<string, number>>;
+  readonly streamsByPolicy: Readonly<Partial<Record<PolicyKind, number>>>;
   /** How far each of these streams is behind the head in versions; 0 when nothing that it wants lies in between. */
   readonly lagVersions: readonly number[];
   /** Different ways of delivery at the moment. */
@@ -67,7 +68,12 @@ export class DeliveryTotals {
   events = 0;
   droppedEvents = 0;
   catchUps = 0;
+  filterErrors = 0;
   readonly ended: Partial<Record<StreamEnd, number>> = {};
+
+  countFilterError(): void {
+    this.filterErrors += 1;
+  }
 
   countEnd(end: StreamEnd): void {
     this.ended[end] = (this.ended[end] ?? 0) + 1;

@@ -6,6 +6,7 @@ import { type FeedLimits, tooManyStreams, tooManyStreamsOfPeer } from "./feed-li
 import { DeliveryTotals, type FeedStats, NO_STATS } from "./feed-stats.ts";
 import { LaneTable } from "./lane-table.ts";
 import type { Page } from "./page.ts";
+import type { PolicyKind } from "./policy.ts";
 import type { Clock, Timers } from "./ports.ts";
 import { RunQueue } from "./run-queue.ts";
 import type { Matcher } from "./selector.ts";
@@ -146,7 +147,13 @@ export class StreamHost implements DeliveryContext {
       snapshot = { run, ending };
       stream.beginSnapshot(started);
     }
-    const delivery = new Delivery(this, { stream, lane, snapshot, peer: request.peer });
+    const delivery = new Delivery(this, {
+      stream,
+      lane,
+      snapshot,
+      peer: request.peer,
+      policy: policy?.kind ?? "BLOCK",
+    });
     this.#deliveries.add(delivery);
     this.totals.opened += 1;
     return {
@@ -187,21 +194,23 @@ export class StreamHost implements DeliveryContext {
 
   stats(): FeedStats {
     const streamsByPhase = { ...NO_STATS.streamsByPhase };
-    for (const { stream } of this.#deliveries) {
-      streamsByPhase[stream.phase] += 1;
+    const streamsByPolicy: Partial<Record<PolicyKind, number>> = {};
+    const lagVersions: number[] = [];
+    const head = this.#size === 0 ? 0 : this.#view.log.head;
+    for (const delivery of this.#deliveries) {
+      streamsByPhase[delivery.stream.phase] += 1;
+      streamsByPolicy[delivery.policy] = (streamsByPolicy[delivery.policy] ?? 0) + 1;
+      lagVersions.push(delivery.lagAt(head));
     }
-    const { opened, ended, frames, events, droppedEvents, catchUps } = this.totals;
+    const { ended, ...totals } = this.totals;
     return {
-      ...NO_STATS,
       streamsByPhase,
+      streamsByPolicy,
+      lagVersions,
       lanes: this.#lanes.size,
       laneBytes: this.#lanes.bytes,
-      opened,
+      ...totals,
       ended: { ...ended },
-      frames,
-      events,
-      droppedEvents,
-      catchUps,
       dispatched: this.#dispatched,
       laneTouches: this.#lanes.touches,
     };
