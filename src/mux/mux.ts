@@ -22,6 +22,8 @@ const STREAM_PENDING_MAX_BYTES = 262_144;
 const CONNECTION_PENDING_MAX_BYTES = 8_388_608;
 /** Batches of one connection in one turn; the other connections come next. */
 const BATCHES_PER_TURN = 4;
+/** The library sends in immediates of its own. After so many turns, what it has not used of a credit it does not need. */
+const TURNS_TO_USE_CREDIT = 3;
 /**
  * How long a connection may stand still because streams leave half of its window to others, before they need not any more.
  * Above the interval at which every stream sends something.
@@ -49,6 +51,9 @@ export class Mux extends Duplex implements BodyHost {
   readonly #outbound: Outbound;
   #scheduled = false;
   #turns = 0;
+  #updatesSeen = 0;
+  /** The window has grown, and the library has not had its part. */
+  #creditDue = false;
   /** Until the socket takes more. */
   #written: ((error?: Error | null) => void) | undefined;
   /** The batch that the socket has not sent yet. */
@@ -57,6 +62,8 @@ export class Mux extends Duplex implements BodyHost {
   #sentAtOnce = 0;
   /** The stream that carries placeholder bytes now. */
   #carrier: MuxedBody | undefined;
+  /** The turn in which the library was last credited. */
+  #credited = -TURNS_TO_USE_CREDIT;
   #ownShare = false;
   readonly #owed = new Map<StreamWindow, number>();
   #relentTimer: NodeJS.Timeout | undefined;
@@ -138,13 +145,19 @@ export class Mux extends Duplex implements BodyHost {
       return;
     }
     this.#turns += 1;
-    // Where updates are tiny, whoever comes first takes everything: let the library be first now and then.
-    if (this.#turns % 4 === 0) {
+    const { connection } = this.#ledger;
+    this.#creditDue ||= connection.updates !== this.#updatesSeen;
+    this.#updatesSeen = connection.updates;
+    // Where the window is short, whoever comes first takes everything. The library may be in want without our knowing.
+    if (this.#creditDue && (connection.hungry || connection.updates % 4 === 0)) {
       this.#credit();
     }
     this.#flush();
     this.outflow.announce();
-    this.#credit();
+    // Only what is new is shared out while streams wait, or what is taken back would go to and fro.
+    if (this.#creditDue || this.#owed.size > 0 || !this.outflow.waiting) {
+      this.#credit();
+    }
     this.#reclaim();
     this.#watchRestraint();
   }
@@ -184,6 +197,9 @@ export class Mux extends Duplex implements BodyHost {
     }
     if (!more) {
       this.#socket.pause();
+    }
+    if (this.#creditDue || this.#owed.size > 0) {
+      this.schedule();
     }
   }
 
@@ -260,7 +276,12 @@ export class Mux extends Duplex implements BodyHost {
 
   /** Lets the library know of its part of the windows. */
   #credit(): void {
-    if (!this.#inbound.open || this.#ledger.dead) {
+    if (this.#ledger.dead) {
+      return;
+    }
+    if (!this.#inbound.open) {
+      // Nothing can be put into the middle of a frame. The rest of it brings this here again.
+      this.#creditDue = true;
       return;
     }
     for (const [window, bytes] of this.#owed) {
@@ -271,10 +292,14 @@ export class Mux extends Duplex implements BodyHost {
       }
     }
     this.#owed.clear();
-    const waiting = this.outflow.waiting && !this.outflow.restrained;
-    const others = this.outflow.bodies === 0 ? "none" : waiting ? "waiting" : "idle";
+    if (this.outflow.waiting && !this.#creditDue) {
+      return;
+    }
+    this.#creditDue = false;
+    const others = this.outflow.bodies === 0 ? "none" : this.outflow.waiting ? "waiting" : "idle";
     const increment = this.#ledger.connection.credit(others);
     if (increment > 0) {
+      this.#credited = this.#turns;
       this.push(windowUpdate(0, increment));
     }
   }
@@ -286,9 +311,14 @@ export class Mux extends Duplex implements BodyHost {
     if (!wanted || connection.ours > 0 || connection.library === 0 || this.#carrier !== undefined) {
       return;
     }
+    if (this.#turns < this.#credited + TURNS_TO_USE_CREDIT) {
+      this.schedule();
+      return;
+    }
     for (const body of bodies.values()) {
       if (body.canCarry) {
         const bytes = connection.returnable;
+        connection.hungry = false;
         this.#ownShare = true;
         this.#carrier = body;
         this.ensureLibraryWindow(body.window, bytes);

@@ -15,7 +15,7 @@ export interface OutflowLimits {
  * far as both windows and the buffer reach.
  *
  * Streams take turns, a frame each. One that has a quarter of the connection's window unacknowledged comes after all that
- * have less, and then takes only what leaves half of the window to the others, unless it is the only one: a reader that
+ * have less, and then takes only what leaves half of the window to the others, if there are others: a reader that
  * stops would otherwise stop the whole connection. Half must stay usable to it because peers acknowledge at half at the
  * latest; one that waits longer is helped by `relent`.
  */
@@ -151,7 +151,7 @@ export class Outflow {
       this.#ready.push(...heavy);
       return;
     }
-    const left = this.bodies === 1 || relent ? 0 : Math.max(0, half - reserved);
+    const left = heavy.length >= this.bodies || relent ? 0 : Math.max(0, half - reserved);
     const kept = Math.min(left, this.#free);
     this.#free -= kept;
     this.#ready = this.#rounds(heavy, Number.POSITIVE_INFINITY);

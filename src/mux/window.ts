@@ -3,6 +3,9 @@ import { INITIAL_WINDOW, WINDOW_MAX } from "./frame.ts";
 /** Most of a connection's window that the library is left to use by itself. More would take longer to take back. */
 const LIBRARY_MAX = 262_144;
 
+/** What is not left to the library by parts. */
+const RETURN_MIN = 4_096;
+
 /**
  * The window of a connection, shared between the library, which cannot be told of bytes that others send, and the streams
  * whose DATA frames are written beside it. The library is let know of a part only: what it believes never exceeds what the
@@ -18,6 +21,10 @@ export class ConnectionWindow {
   library = INITIAL_WINDOW;
   /** The largest that `real` ever was: how much the peer is ready to hold at once. */
   size = INITIAL_WINDOW;
+  /** How often it was updated. */
+  updates = 0;
+  /** The library has sent all that it knew it might; it may have more. */
+  hungry = false;
 
   /** What streams may take that are written beside the library. */
   get ours(): number {
@@ -30,6 +37,7 @@ export class ConnectionWindow {
       return false;
     }
     this.real += increment;
+    this.updates += 1;
     if (this.real > this.size) {
       this.size = this.real;
     }
@@ -40,6 +48,7 @@ export class ConnectionWindow {
   librarySent(bytes: number): void {
     this.real -= bytes;
     this.library -= bytes;
+    this.hungry = this.library === 0;
   }
 
   /**
@@ -57,9 +66,9 @@ export class ConnectionWindow {
     return credit;
   }
 
-  /** How much the library should give back, so that others can go on: all but a quarter of what it has. */
+  /** How much the library should give back, so that others can go on: all but a quarter, as far as that is worth a frame. */
   get returnable(): number {
-    return this.library - (this.library >>> 2);
+    return this.library > RETURN_MIN ? this.library - (this.library >>> 2) : this.library;
   }
 }
 

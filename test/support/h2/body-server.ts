@@ -59,7 +59,9 @@ export async function startBodyServer(options: BodyServerOptions = {}): Promise<
   http2.on("request", (request, response) => {
     request.on("error", () => {});
     response.on("error", () => {});
-    if (options.answer?.(request, response) !== true) bodies.push(openBody(request, response, options));
+    if (options.answer?.(request, response) === true) return;
+    const body = openBody(request, response, options);
+    if (body !== undefined) bodies.push(body);
   });
   const tcp = createTcpServer({ noDelay: true }, (socket) => {
     sockets.add(socket);
@@ -94,7 +96,11 @@ export async function startBodyServer(options: BodyServerOptions = {}): Promise<
   };
 }
 
-function openBody(request: Http2ServerRequest, response: Http2ServerResponse, options: BodyServerOptions): OpenBody {
+function openBody(
+  request: Http2ServerRequest,
+  response: Http2ServerResponse,
+  options: BodyServerOptions,
+): OpenBody | undefined {
   response.sendDate = false;
   response.writeHead(200, { ...options.fields });
   if (options.opening !== undefined) response.write(options.opening);
@@ -110,7 +116,11 @@ function openBody(request: Http2ServerRequest, response: Http2ServerResponse, op
   };
   const { stream } = response;
   const sink = options.mux === false ? streamBody(stream, owner) : muxedBody(stream, owner);
-  if (sink === undefined) throw new Error("the body cannot be handed over");
+  if (sink === undefined) {
+    // Reset before it was answered.
+    response.end();
+    return undefined;
+  }
   return Object.assign(counts, { path: request.url, sink, request, response });
 }
 
