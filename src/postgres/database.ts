@@ -27,7 +27,8 @@ export function createClient(options: ConnectionOptions): pg.Client {
   return new pg.Client(clientConfig(options));
 }
 
-function clientConfig({ url, connectTimeoutMs }: ConnectionOptions): pg.ClientConfig {
+/** For the driver: no connection of Millrace's waits for ever for a server that takes it and does not answer. */
+export function clientConfig({ url, connectTimeoutMs }: ConnectionOptions): pg.ClientConfig {
   return {
     connectionString: url,
     application_name: "millrace",

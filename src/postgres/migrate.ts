@@ -3,6 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
 import { rowsOf } from "./catalog.ts";
+import { clientConfig } from "./database.ts";
 import { connectionError, sentence, sqlState, sqlStateOf } from "./database-error.ts";
 import { look } from "./look.ts";
 import { type Migration, shippedMigrations } from "./migration-files.ts";
@@ -75,7 +76,11 @@ export async function migrate(
   const attempts = options.lockAttempts ?? 10;
   for (let attempt = 1; ; attempt += 1) {
     options.signal?.throwIfAborted();
-    const outcome = await withClient(database, (client) => tryMigrate(client, shipped, options.apply ?? true));
+    const outcome = await withClient(
+      database,
+      (client) => tryMigrate(client, shipped, options.apply ?? true),
+      options.signal,
+    );
     if (typeof outcome !== "string") return outcome;
     const told = `Could not lock what the migration changes: ${outcome}.`;
     if (attempt >= attempts) {
@@ -107,21 +112,31 @@ export function assertServerVersion(serverVersion: string, number: number): void
   );
 }
 
-async function withClient<T>(database: string | pg.ClientConfig, use: (client: pg.Client) => Promise<T>): Promise<T> {
-  const config = typeof database === "string" ? { connectionString: database } : database;
-  const client = new pg.Client({ application_name: "millrace migrate", ...config });
+/** The signal ends it also when the database answers nothing. */
+async function withClient<T>(
+  database: string | pg.ClientConfig,
+  use: (client: pg.Client) => Promise<T>,
+  signal?: AbortSignal,
+): Promise<T> {
+  const name = { application_name: "millrace migrate" };
+  const client = new pg.Client(
+    typeof database === "string" ? { ...clientConfig({ url: database }), ...name } : { ...name, ...database },
+  );
   // A connection that breaks between two queries would otherwise end the process; the next query reports it.
   client.on("error", () => undefined);
+  // No `end()`: a connection that is being made would never tell that it has failed.
+  const abort = () => client.connection.stream.destroy();
+  signal?.addEventListener("abort", abort, { once: true });
   try {
-    await client.connect();
-  } catch (error) {
-    await client.end().catch(() => undefined);
-    throw connectionError(error, client);
-  }
-  try {
+    await client.connect().catch((error: unknown) => {
+      throw connectionError(error, client);
+    });
     return await use(client);
+  } catch (error) {
+    throw signal?.aborted === true ? signal.reason : error;
   } finally {
-    await client.end();
+    signal?.removeEventListener("abort", abort);
+    await client.end().catch(() => undefined);
   }
 }
 

@@ -1,4 +1,6 @@
 import { execFile } from "node:child_process";
+import { once } from "node:events";
+import { type AddressInfo, createServer, type Socket } from "node:net";
 import { promisify } from "node:util";
 import pg from "pg";
 import { describe, expect, it } from "vitest";
@@ -263,5 +265,46 @@ describe("the server's version", () => {
       "This is Postgres 12.22; Millrace needs 13 or later.",
     );
     expect(() => assertServerVersion("13.0", 130_000)).not.toThrow();
+  });
+});
+
+/** `ready for query`, after an authentication that asks for nothing. */
+const greeting = Buffer.from([0x52, 0, 0, 0, 8, 0, 0, 0, 0, 0x5a, 0, 0, 0, 5, 0x49]);
+
+describe("an address that takes connections and does not answer", () => {
+  it.each([
+    { name: "at all", greets: false },
+    { name: "what it is asked", greets: true },
+  ])("$name is given up when the caller stops, and holds up no server's end", async ({ greets }) => {
+    const stopping = new AbortController();
+    const sockets: Socket[] = [];
+    let heard = 0;
+    await using server = createServer((socket) => {
+      sockets.push(socket);
+      socket.on("error", () => undefined);
+      socket.on("data", () => {
+        heard += 1;
+        if (greets && heard === 1) socket.write(greeting);
+        else stopping.abort(new Error("stopped by its caller"));
+      });
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const url = `postgres://nobody@127.0.0.1:${port}/nothing?sslmode=disable`;
+    await expect(migrate(url, { signal: stopping.signal })).rejects.toThrow("stopped by its caller");
+    for (const socket of sockets) socket.destroy();
+  });
+
+  it("is DATABASE_UNAVAILABLE after a while, so that a server tries again", async () => {
+    const sockets: Socket[] = [];
+    await using server = createServer((socket) => {
+      sockets.push(socket);
+      socket.on("error", () => undefined);
+    }).listen(0, "127.0.0.1");
+    await once(server, "listening");
+    const { port } = server.address() as AddressInfo;
+    const error = await failure(migrate(`postgres://nobody@127.0.0.1:${port}/nothing?sslmode=disable`));
+    expect(error.code).toBe("DATABASE_UNAVAILABLE");
+    for (const socket of sockets) socket.destroy();
   });
 });
