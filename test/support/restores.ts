@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import pg from "pg";
 import type { TestCluster } from "./cluster.ts";
+import { until } from "./deadline.ts";
 
 const run = promisify(execFile);
 
@@ -48,7 +49,8 @@ export async function standby(cluster: TestCluster): Promise<() => Promise<void>
   await chown(backup, uid, gid);
   return async () => {
     await cluster.kill9();
-    await rm(cluster.dataDir, { recursive: true });
+    // Its children write on until they notice.
+    await rm(cluster.dataDir, { recursive: true, maxRetries: 50, retryDelay: 20 });
     await rename(backup, cluster.dataDir);
     await cluster.start();
   };
@@ -72,7 +74,10 @@ export async function templateCopy(cluster: TestCluster, name: string): Promise<
   const closed = async (...statements: string[]) => {
     await query(cluster.url(), `alter database ${name} with allow_connections false`);
     const terminate = "select pg_terminate_backend(pid) from pg_stat_activity where datname = $1";
-    while ((await query(cluster.url(), terminate, [name])).length > 0);
+    await until(
+      `nobody is connected to ${name}`,
+      async () => (await query(cluster.url(), terminate, [name])).length === 0,
+    );
     for (const statement of statements) await query(cluster.url(), statement);
   };
   await closed(`create database ${copy} template ${name}`, `alter database ${name} with allow_connections true`);
