@@ -8,18 +8,19 @@ import { systemTimers } from "../core/clock.ts";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
 import { withPlainGrpcMessages } from "./grpc-message.ts";
+import { requestExchange, streamExchange } from "./hand-off/exchange.ts";
 import { type BodyOf, HandOff } from "./hand-off/hand-off.ts";
 import type { InFlightLimits } from "./hand-off/in-flight.ts";
 import type { OnStreamEnd } from "./hand-off/stream-end.ts";
 import { addHealth } from "./health.ts";
 import type { RpcLog } from "./log.ts";
-import type { RpcHandler } from "./node-call.ts";
+import type { RpcHandler, StreamHandler } from "./node-call.ts";
 import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
 import { withReadableErrors } from "./unreadable.ts";
 import { createValidationInterceptor } from "./validation.ts";
 
-export type { RpcHandler } from "./node-call.ts";
+export type { RpcHandler, StreamHandler } from "./node-call.ts";
 
 /** What the services stand on. */
 export interface RpcHandlerOptions extends Omit<FeedServiceOptions, "compressMinBytes"> {
@@ -52,8 +53,16 @@ export interface RpcHandlerOptions extends Omit<FeedServiceOptions, "compressMin
 const NEVER = 2 ** 32 - 1;
 const COMPRESS_MIN_BYTES = 1024;
 
+/** What the server does with whatever reaches it. */
+export interface RpcHandlers {
+  /** Of Node's request listeners: answers everything. */
+  readonly request: RpcHandler;
+  /** Of bare HTTP/2 streams: false when it leaves this one to `request`. */
+  readonly stream: StreamHandler;
+}
+
 /** gRPC, gRPC-Web and Connect (binary and JSON) for FeedService, health and reflection. */
-export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
+export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
   const compressMinBytes = options.compress ? COMPRESS_MIN_BYTES : undefined;
   const feedService = createFeedService({ ...options, compressMinBytes });
   let subscribe: UniversalHandler | undefined;
@@ -79,17 +88,29 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
     fallback: options.fallback,
   });
   const stock = withPlainGrpcMessages(handler);
-  return subscribe === undefined || options.handOff === false ? stock : handingOff(subscribe, stock, options);
+  return subscribe === undefined || options.handOff === false
+    ? { request: stock, stream: () => false }
+    : handingOff(subscribe, stock, options);
 }
 
-function handingOff(subscribe: UniversalHandler, stock: RpcHandler, options: RpcHandlerOptions): RpcHandler {
+function handingOff(subscribe: UniversalHandler, stock: RpcHandler, options: RpcHandlerOptions): RpcHandlers {
   const handOff = new HandOff({ timers: systemTimers, ...options, handler: subscribe });
-  return (request, response) => {
-    const path = request.url?.split("?", 1)[0];
-    if (path === subscribe.requestPath) {
-      handOff.serve(request, response);
-    } else {
-      stock(request, response);
-    }
+  return {
+    request(request, response) {
+      if (handOff.takes(request.url)) {
+        handOff.serve(requestExchange(request, response));
+      } else {
+        stock(request, response);
+      }
+    },
+    stream(stream, headers) {
+      // Pages of the web, and clients that ask before they send, are for those who know the rules of HTTP.
+      const plain = headers.origin === undefined && headers.expect === undefined && headers[":method"] === "POST";
+      if (!plain || !handOff.takes(headers[":path"]?.toString())) {
+        return false;
+      }
+      handOff.serve(streamExchange(stream, headers));
+      return true;
+    },
   };
 }

@@ -1,10 +1,10 @@
 import { createServer as createHttp1Server } from "node:http";
-import { createServer as createHttp2Server, type ServerHttp2Session } from "node:http2";
+import { createServer as createHttp2Server, type ServerHttp2Session, type ServerHttp2Stream } from "node:http2";
 import { createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer, TLSSocket, type TlsOptions } from "node:tls";
 import { FeedError } from "../core/errors.ts";
 import { createMux, type Mux } from "../mux/mux.ts";
-import type { RpcHandler } from "../rpc/handler.ts";
+import type { RpcHandler, StreamHandler } from "../rpc/handler.ts";
 import { type HttpVersion, sniffHttpVersion } from "./sniff.ts";
 
 /** What the one port needs. */
@@ -17,6 +17,8 @@ export interface ListenOptions {
   /** Streams of one HTTP/2 connection at once; more wait on the client's side. */
   readonly maxConcurrentStreams: number;
   readonly handler: RpcHandler;
+  /** Sees HTTP/2 streams before `handler` gets them as requests. Default: nobody does. */
+  readonly streamHandler?: StreamHandler;
   /**
    * Whether HTTP/2 connections get a mux, so that the bodies of handed-off streams can be written beside the session.
    * Default false.
@@ -127,13 +129,17 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
   });
   // Starts the watch over slow request heads, which a server otherwise starts as it listens.
   http1.emit("listening");
-  const http2 = createHttp2Server(
-    {
-      maxSessionMemory: SESSION_MEMORY_MB,
-      settings: { maxConcurrentStreams: options.maxConcurrentStreams },
-    },
-    options.handler,
-  );
+  const http2 = createHttp2Server({
+    maxSessionMemory: SESSION_MEMORY_MB,
+    settings: { maxConcurrentStreams: options.maxConcurrentStreams },
+  });
+  // Makes requests of the streams that it is given. A server does so with each of its own, and nobody could come before it.
+  const requests = createHttp2Server(options.handler);
+  http2.on("stream", (stream: ServerHttp2Stream, headers, flags, rawHeaders) => {
+    if (options.streamHandler?.(stream, headers) !== true) {
+      requests.emit("stream", stream, headers, flags, rawHeaders);
+    }
+  });
   let entering: Mux | undefined;
   http2.on("session", (session) => {
     entering?.bind(session);

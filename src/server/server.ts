@@ -1,12 +1,10 @@
 import { readFile } from "node:fs/promises";
-import { Http2ServerResponse } from "node:http2";
 import type { Logger } from "pino";
 import { systemClock } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
 import { muxedBody } from "../mux/mux.ts";
-import type { BodyOf } from "../rpc/hand-off/hand-off.ts";
-import { createRpcHandler, type RpcHandler } from "../rpc/handler.ts";
+import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
 import { createCors } from "./cors.ts";
@@ -120,7 +118,7 @@ interface Handlers {
 
 async function openPort(config: Config, { slot, log, shutdown, problems, storage }: Handlers): Promise<Listener> {
   let url = "";
-  const rpc = createRpcHandler({
+  const rpc = createRpcHandlers({
     feed: slot,
     clock: systemClock,
     problems,
@@ -131,14 +129,14 @@ async function openPort(config: Config, { slot, log, shutdown, problems, storage
     maxRequestBytes: config.maxRequestBytes,
     compress: config.compress,
     handOff: config.delivery !== "stock",
-    bodyOf: config.delivery === "mux" ? bodyBesideSession : undefined,
+    bodyOf: config.delivery === "mux" ? muxedBody : undefined,
     shutdownSignal: shutdown,
     fallback: createPages({ feed: slot, url: () => url, serverVersion, problems }),
   });
   const cors = createCors(config.corsOrigins);
   const handler: RpcHandler = (request, response) => {
     if (cors(request, response) === "pass") {
-      rpc(request, response);
+      rpc.request(request, response);
     }
   };
   const listener = await listen({
@@ -148,13 +146,11 @@ async function openPort(config: Config, { slot, log, shutdown, problems, storage
     maxConcurrentStreams: config.maxStreams,
     mux: config.delivery === "mux",
     handler,
+    streamHandler: rpc.stream,
   });
   url = listener.url;
   return listener;
 }
-
-const bodyBesideSession: BodyOf = (response, owner) =>
-  response instanceof Http2ServerResponse ? muxedBody(response.stream, owner) : undefined;
 
 async function readCertificate({ tlsCert, tlsKey }: Config): Promise<{ cert: string; key: string } | undefined> {
   if (tlsCert === undefined || tlsKey === undefined) {

@@ -1,3 +1,4 @@
+import type { ServerHttp2Stream } from "node:http2";
 import { Code, ConnectError, createContextValues } from "@connectrpc/connect";
 import type { UniversalHandler, UniversalServerResponse } from "@connectrpc/connect/protocol";
 import { universalResponseToNodeResponse } from "@connectrpc/connect-node";
@@ -5,8 +6,8 @@ import type { Clock, Timers } from "../../core/ports.ts";
 import { connectErrorFrom } from "../errors.ts";
 import { sayPlainGrpcMessages } from "../grpc-message.ts";
 import type { RpcLog } from "../log.ts";
-import type { NodeRequest, NodeResponse } from "../node-call.ts";
 import type { BodySink, BodySinkOwner } from "./body-sink.ts";
+import type { Exchange } from "./exchange.ts";
 import { defaultInFlightLimits, type InFlightLimits } from "./in-flight.ts";
 import { NodeBodies } from "./node-body.ts";
 import { type OfferedStream, Reception, receptionKey } from "./reception.ts";
@@ -14,8 +15,8 @@ import type { OnStreamEnd } from "./stream-end.ts";
 import { universalRequest } from "./universal-request.ts";
 import { WireOutlet, type WireOutletContext } from "./wire-outlet.ts";
 
-/** The body of a response by other means than Node's; `undefined` where there are none. */
-export type BodyOf = (response: NodeResponse, owner: BodySinkOwner) => BodySink | undefined;
+/** The body of an HTTP/2 response by other means than Node's; `undefined` where there are none. */
+export type BodyOf = (stream: ServerHttp2Stream, owner: BodySinkOwner) => BodySink | undefined;
 
 /** What a hand-off needs. */
 export interface HandOffOptions {
@@ -56,33 +57,40 @@ export class HandOff {
     shutdownSignal.addEventListener("abort", () => this.#endAll(shutdownSignal.reason), { once: true });
   }
 
+  /** Whether it answers calls of this path. */
+  takes(path: string | undefined): boolean {
+    return path?.split("?", 1)[0] === this.#options.handler.requestPath;
+  }
+
   /** Answers one call. */
-  serve(request: NodeRequest, response: NodeResponse): void {
-    this.#serve(request, response).catch((error: unknown) => {
+  serve(exchange: Exchange): void {
+    this.#serve(exchange).catch((error: unknown) => {
       if (ConnectError.from(error).code !== Code.Aborted) {
         this.#options.log.error({ err: error }, "a call could not be answered");
       }
-      response.destroy();
+      exchange.closing.destroy();
     });
   }
 
-  async #serve(request: NodeRequest, response: NodeResponse): Promise<void> {
+  async #serve(exchange: Exchange): Promise<void> {
     const { handler } = this.#options;
+    const { closing } = exchange;
     const reception = new Reception();
     const gone = new AbortController();
     const onClose = () => gone.abort(new ConnectError("The client went away.", Code.Canceled));
-    response.once("close", onClose);
+    closing.once("close", onClose);
     try {
       const values = createContextValues().set(receptionKey, reception);
-      const answer = await handler(universalRequest(request, gone.signal, values));
+      const answer = await handler(universalRequest(exchange, gone.signal, values));
       const offered = reception.take();
       if (offered === undefined) {
+        const response = exchange.response();
         sayPlainGrpcMessages(response);
         await universalResponseToNodeResponse(answer, response);
         return;
       }
-      await this.#handOver(answer, offered, response, gone.signal);
-      response.off("close", onClose);
+      await this.#handOver(answer, offered, exchange, gone.signal);
+      closing.off("close", onClose);
     } finally {
       reception.withdraw();
     }
@@ -91,7 +99,7 @@ export class HandOff {
   async #handOver(
     answer: UniversalServerResponse,
     offered: OfferedStream,
-    response: NodeResponse,
+    exchange: Exchange,
     gone: AbortSignal,
   ): Promise<void> {
     const { stream } = offered;
@@ -104,18 +112,19 @@ export class HandOff {
         stream.close();
         return;
       }
-      response.writeHead(answer.status, Object.fromEntries(answer.header ?? []));
-      this.#begin(offered, response, first.value);
+      exchange.writeHead(answer.status, Object.fromEntries(answer.header ?? []), answer.trailer !== undefined);
+      this.#begin(offered, exchange, first.value);
     } catch (error) {
       stream.close();
       throw error;
     }
   }
 
-  #begin(offered: OfferedStream, response: NodeResponse, first: Uint8Array): void {
+  #begin(offered: OfferedStream, exchange: Exchange, first: Uint8Array): void {
     const { bodyOf, shutdownSignal } = this.#options;
     const outlet = new WireOutlet(offered.wire, this.#context);
-    const sink = bodyOf?.(response, outlet) ?? this.#bodies.of(response, outlet);
+    const { stream } = exchange;
+    const sink = (stream && bodyOf?.(stream, outlet)) ?? this.#bodies.of(exchange, outlet, offered.stream.maxBytes);
     outlet.begin(sink, first, this.#deadline(outlet, offered.deadlineMs));
     outlet.drivenBy(offered.stream.attach(outlet));
     if (shutdownSignal.aborted) {

@@ -1,8 +1,6 @@
-/** What may lie between the feed and the operating system. */
+/** What the streams of one connection may have in flight: written by the feed, and not yet with the operating system. */
 export interface InFlightLimits {
-  /** Bytes of one stream, and one message more. Default 256 KiB. */
-  readonly streamBytes: number;
-  /** Bytes of all streams of one connection; beyond it each goes on with `leastStreamBytes`. Default 16 MiB. */
+  /** Bytes of all of them; beyond it each goes on with `leastStreamBytes`. Default 16 MiB. */
   readonly connectionBytes: number;
   /** What a stream may have in flight whatever the others of its connection do. Default 16 KiB. */
   readonly leastStreamBytes: number;
@@ -10,7 +8,6 @@ export interface InFlightLimits {
 
 /** See `InFlightLimits`. */
 export const defaultInFlightLimits: InFlightLimits = {
-  streamBytes: 256 * 1024,
   connectionBytes: 16 * 1024 * 1024,
   leastStreamBytes: 16 * 1024,
 };
@@ -27,10 +24,10 @@ export class ConnectionInFlight {
     this.#limits = limits;
   }
 
-  /** Bytes that one stream may have in flight now. */
-  get streamBytes(): number {
-    const { streamBytes, connectionBytes, leastStreamBytes } = this.#limits;
-    return this.#bytes < connectionBytes ? streamBytes : leastStreamBytes;
+  /** What a stream that wants `maxBytes` in flight may have now. */
+  share(maxBytes: number): number {
+    const { connectionBytes, leastStreamBytes } = this.#limits;
+    return this.#bytes < connectionBytes ? maxBytes : Math.min(maxBytes, leastStreamBytes);
   }
 
   /** A stream has so many more in flight than before, or fewer. */

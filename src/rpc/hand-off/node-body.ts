@@ -1,7 +1,9 @@
-import { constants, Http2ServerResponse } from "node:http2";
+import type { OutgoingHttpHeaders } from "node:http";
+import { constants, Http2ServerResponse, type ServerHttp2Stream } from "node:http2";
 import type { NodeResponse } from "../node-call.ts";
 import type { BodySink, BodySinkOwner } from "./body-sink.ts";
 import type { Trailers } from "./call-end.ts";
+import type { Exchange } from "./exchange.ts";
 import { ConnectionInFlight, type InFlightLimits } from "./in-flight.ts";
 
 /** Copying so much costs less than another buffer on its way through Node's streams. */
@@ -34,11 +36,19 @@ export class NodeBodies {
     this.#limits = limits;
   }
 
-  /** The rest of the body of a response whose head has been written. */
-  of(response: NodeResponse, owner: BodySinkOwner): BodySink {
-    const target = response instanceof Http2ServerResponse ? response.stream : response;
-    const connection = response instanceof Http2ServerResponse ? response.stream.session : response.socket;
-    return new NodeBody({ response, target, owner, bodies: this, inFlight: this.#inFlight(connection ?? response) });
+  /**
+   * The rest of the body of a response whose head has been written.
+   *
+   * @param maxBytes - of which the stream takes no more in flight
+   */
+  of(exchange: Exchange, owner: BodySinkOwner, maxBytes: number): BodySink {
+    const { stream, closing } = exchange;
+    const response = stream === closing ? undefined : exchange.response();
+    const inFlight = this.#inFlight(stream?.session ?? response?.socket ?? closing);
+    const options = { owner, maxBytes, bodies: this, inFlight };
+    return stream === undefined || response !== undefined
+      ? new ResponseBody(response ?? exchange.response(), options)
+      : new StreamBody(stream, options);
   }
 
   /** It has something to write, and will be flushed once the others of this turn have been heard. */
@@ -60,17 +70,16 @@ export class NodeBodies {
 }
 
 interface NodeBodyOptions {
-  readonly response: NodeResponse;
-  readonly target: Target;
   readonly owner: BodySinkOwner;
+  readonly maxBytes: number;
   readonly bodies: NodeBodies;
   readonly inFlight: ConnectionInFlight;
 }
 
-class NodeBody implements BodySink {
-  readonly #response: NodeResponse;
+abstract class NodeBody implements BodySink {
   readonly #target: Target;
   readonly #owner: BodySinkOwner;
+  readonly #maxBytes: number;
   readonly #bodies: NodeBodies;
   readonly #inFlight: ConnectionInFlight;
   /** Gathered in this turn: as a rule one piece, for which there is no array. */
@@ -82,10 +91,10 @@ class NodeBody implements BodySink {
   #blocked = false;
   #state: "open" | "ended" | "closed" = "open";
 
-  constructor({ response, target, owner, bodies, inFlight }: NodeBodyOptions) {
-    this.#response = response;
+  constructor(target: Target, { owner, maxBytes, bodies, inFlight }: NodeBodyOptions) {
     this.#target = target;
     this.#owner = owner;
+    this.#maxBytes = maxBytes;
     this.#bodies = bodies;
     this.#inFlight = inFlight;
     target.on("error", ignore);
@@ -97,7 +106,7 @@ class NodeBody implements BodySink {
   }
 
   get ready(): boolean {
-    if (this.pending < this.#inFlight.streamBytes) {
+    if (this.pending < this.#inFlight.share(this.#maxBytes)) {
       return true;
     }
     this.#blocked = true;
@@ -123,28 +132,25 @@ class NodeBody implements BodySink {
     if (last !== undefined) {
       this.write(last);
     }
-    if (this.#state !== "open") {
-      return;
+    if (this.#state === "open") {
+      this.flush();
+      this.#state = "ended";
+      this.finish(trailers && Object.fromEntries(trailers));
     }
-    this.flush();
-    this.#state = "ended";
-    if (trailers !== undefined) {
-      this.#response.addTrailers(Object.fromEntries(trailers));
-    }
-    this.#response.end();
   }
 
   abort(): void {
-    if (this.#state === "closed") {
-      return;
-    }
-    this.#state = "ended";
-    if (this.#response instanceof Http2ServerResponse) {
-      this.#response.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
-    } else {
-      this.#response.destroy();
+    if (this.#state !== "closed") {
+      this.#state = "ended";
+      this.cut();
     }
   }
+
+  /** Ends the response. */
+  protected abstract finish(trailers: OutgoingHttpHeaders | undefined): void;
+
+  /** Breaks the response off. */
+  protected abstract cut(): void;
 
   /** Gives Node what was gathered. */
   flush(): void {
@@ -180,7 +186,7 @@ class NodeBody implements BodySink {
     }
     const { pending } = this;
     this.#count(pending);
-    if (this.#blocked && pending <= this.#inFlight.streamBytes / 2) {
+    if (this.#blocked && pending <= this.#inFlight.share(this.#maxBytes) / 2) {
       this.#blocked = false;
       this.#owner.onReady();
     }
@@ -200,6 +206,52 @@ class NodeBody implements BodySink {
     this.#others = undefined;
     this.#count(0);
     this.#owner.onClosed();
+  }
+}
+
+/** Of a response of either of Node's request listeners. */
+class ResponseBody extends NodeBody {
+  readonly #response: NodeResponse;
+
+  constructor(response: NodeResponse, options: NodeBodyOptions) {
+    super(response instanceof Http2ServerResponse ? response.stream : response, options);
+    this.#response = response;
+  }
+
+  protected override finish(trailers: OutgoingHttpHeaders | undefined): void {
+    if (trailers !== undefined) {
+      this.#response.addTrailers(trailers);
+    }
+    this.#response.end();
+  }
+
+  protected override cut(): void {
+    if (this.#response instanceof Http2ServerResponse) {
+      this.#response.stream.close(constants.NGHTTP2_INTERNAL_ERROR);
+    } else {
+      this.#response.destroy();
+    }
+  }
+}
+
+/** Of a bare HTTP/2 stream. */
+class StreamBody extends NodeBody {
+  readonly #stream: ServerHttp2Stream;
+
+  constructor(stream: ServerHttp2Stream, options: NodeBodyOptions) {
+    super(stream, options);
+    this.#stream = stream;
+  }
+
+  protected override finish(trailers: OutgoingHttpHeaders | undefined): void {
+    if (trailers !== undefined) {
+      this.#stream.once("wantTrailers", () => this.#stream.sendTrailers(trailers));
+    }
+    this.#stream.end();
+  }
+
+  protected override cut(): void {
+    this.#stream.close(constants.NGHTTP2_INTERNAL_ERROR);
   }
 }
 

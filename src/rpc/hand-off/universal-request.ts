@@ -1,6 +1,6 @@
 import type { ContextValues } from "@connectrpc/connect";
 import type { UniversalServerRequest } from "@connectrpc/connect/protocol";
-import type { NodeRequest } from "../node-call.ts";
+import type { Exchange } from "./exchange.ts";
 
 /** What its handlers look at is the path alone. */
 const BASE = "http://millrace";
@@ -10,24 +10,24 @@ const BASE = "http://millrace";
  * beginning would be kept once per stream.
  */
 export function universalRequest(
-  request: NodeRequest,
+  exchange: Exchange,
   signal: AbortSignal,
   contextValues: ContextValues,
 ): UniversalServerRequest {
   return {
-    httpVersion: request.httpVersion,
-    method: request.method ?? "",
-    url: new URL(request.url ?? "", BASE).toString(),
-    header: headersOf(request),
-    body: chunksOf(request),
+    httpVersion: exchange.httpVersion,
+    method: exchange.method,
+    url: new URL(exchange.path, BASE).toString(),
+    header: headersOf(exchange),
+    body: chunksOf(exchange),
     signal,
     contextValues,
   };
 }
 
-function headersOf(request: NodeRequest): Headers {
+function headersOf(exchange: Exchange): Headers {
   const headers = new Headers();
-  for (const [name, value] of Object.entries(request.headers)) {
+  for (const [name, value] of Object.entries(exchange.headers)) {
     if (!name.startsWith(":") && value !== undefined) {
       for (const one of Array.isArray(value) ? value : [value]) {
         headers.append(name, one);
@@ -37,8 +37,8 @@ function headersOf(request: NodeRequest): Headers {
   return headers;
 }
 
-async function* chunksOf(request: NodeRequest): AsyncGenerator<Uint8Array> {
-  for await (const chunk of request) {
+async function* chunksOf({ body }: Exchange): AsyncGenerator<Uint8Array> {
+  for await (const chunk of body) {
     yield chunk;
   }
 }
