@@ -14,6 +14,8 @@ export function childOptions(): ChildOptions {
 /** Says where the server listens, and ends with the benchmark that started it. */
 export async function ready(port: number, publish: Publish, burst: number): Promise<void> {
   process.stdin.resume().on("end", () => process.exit());
+  // So that a profile is written.
+  process.once("SIGTERM", () => process.exit());
   const control = await startPublisher(publish, burst);
   process.stdout.write(`${JSON.stringify({ port, control })}\n`);
 }

@@ -30,7 +30,7 @@ export interface LoadServerOptions {
 }
 
 export async function startLoadServer(name: ServerName, options: LoadServerOptions = {}): Promise<LoadServer> {
-  const { node = process.execPath, nodeArguments = [], ...rest } = options;
+  const { node = process.execPath, nodeArguments = profiling(), ...rest } = options;
   const script = fileURLToPath(new URL(`./servers/${name}.ts`, import.meta.url));
   const child = spawn(
     "taskset",
@@ -57,6 +57,12 @@ export async function startLoadServer(name: ServerName, options: LoadServerOptio
       clearTimeout(kill);
     },
   };
+}
+
+/** With BENCH_CPU_PROF each server leaves a profile in that directory. */
+function profiling(): string[] {
+  const directory = process.env.BENCH_CPU_PROF;
+  return directory === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${directory}`];
 }
 
 /** Several times: what only finalizers let go of takes more than one. */
