@@ -110,6 +110,38 @@ export class MuxedBody implements BodySink {
     this.#host.detach(this);
   }
 
+  /** Nothing of what is queued has gone yet. */
+  get uncut(): boolean {
+    return this.offset === 0 && this.restAt === 0;
+  }
+
+  /** The very same messages are queued. */
+  sameAs(other: MuxedBody): boolean {
+    const { rest } = this;
+    if (this.first !== other.first || this.queued !== other.queued || rest.length !== other.rest.length) {
+      return false;
+    }
+    for (let i = 0; i < rest.length; i += 1) {
+      if (rest[i] !== other.rest[i]) {
+        return false;
+      }
+    }
+    return this.uncut;
+  }
+
+  /** Copies all that is queued, of which nothing has gone yet. */
+  copyTo(out: Uint8Array, at: number): void {
+    let to = at;
+    if (this.first !== undefined) {
+      out.set(this.first, to);
+      to += this.first.length;
+    }
+    for (const bytes of this.rest) {
+      out.set(bytes, to);
+      to += bytes.length;
+    }
+  }
+
   /** Moves the next `length` bytes of what is queued to `out`. */
   moveTo(out: Uint8Array, at: number, length: number): void {
     let to = at;
@@ -135,7 +167,9 @@ export class MuxedBody implements BodySink {
   empty(): void {
     this.first = undefined;
     this.offset = 0;
-    this.rest.length = 0;
+    if (this.rest.length > 0) {
+      this.rest.length = 0;
+    }
     this.restAt = 0;
     this.queued = 0;
   }

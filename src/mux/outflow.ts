@@ -215,65 +215,63 @@ export class Outflow {
   }
 
   /**
-   * The case that must be fast: one event for many streams. Bodies from `start` on that have the same single message get it
-   * by doubling what was copied before; only the streams' numbers differ. Returns how many.
+   * The case that must be fast: the same events for many streams. Bodies from `start` on that have the same messages, a frame
+   * full at most, get them by doubling what was copied before; only the streams' numbers differ. Returns how many.
    */
   #layAlike(turns: readonly MuxedBody[], start: number, model: MuxedBody, quarter: number): number {
-    const bytes = model.first;
-    if (bytes === undefined || model.offset !== 0 || bytes.length !== model.queued || bytes.length > PAYLOAD_MAX) {
+    const length = model.queued;
+    if (length > PAYLOAD_MAX || !model.uncut) {
       return 0;
     }
-    const length = bytes.length;
-    const record = HEAD_BYTES + length;
+    const room = this.#out.length - this.#at;
     const most = Math.min(
       turns.length - start,
       Math.floor(this.#free / length),
-      Math.floor((this.#out.length - this.#at) / record),
+      Math.floor(room / (HEAD_BYTES + length)),
     );
     let count = 0;
-    for (; count < most; count += 1) {
+    while (count < most) {
       const body = turns[start + count];
-      if (
-        body === undefined ||
-        body.first !== bytes ||
-        body.queued !== length ||
-        body.offset !== 0 ||
-        body.window.real < length ||
-        body.outstanding + length > quarter
-      ) {
+      const fits =
+        body !== undefined &&
+        body.window.real >= length &&
+        body.outstanding + length <= quarter &&
+        (body === model || body.sameAs(model));
+      if (!fits) {
         break;
       }
-      body.first = undefined;
-      body.queued = 0;
-      body.listed = false;
-      body.window.real -= length;
-      body.outstanding += length;
-      body.batch = this.batchBegun;
-      body.batchBytes = length;
-      if (body.ended) {
-        this.#spent.push(body);
-      }
+      count += 1;
     }
     if (count > 0) {
-      this.#fill(bytes, turns, start, count);
+      this.#copyAlike(turns, start, count, model);
       this.#free -= count * length;
       this.#taken += count * length;
     }
     return count;
   }
 
-  #fill(bytes: Uint8Array, turns: readonly MuxedBody[], start: number, count: number): void {
+  #copyAlike(turns: readonly MuxedBody[], start: number, count: number, model: MuxedBody): void {
     const out = this.#out;
     const from = this.#at;
-    const record = HEAD_BYTES + bytes.length;
+    const length = model.queued;
+    const record = HEAD_BYTES + length;
     const total = count * record;
-    putHead(out, from, bytes.length, frameType.data, 0, 0);
-    out.set(bytes, from + HEAD_BYTES);
+    putHead(out, from, length, frameType.data, 0, 0);
+    model.copyTo(out, from + HEAD_BYTES);
     for (let done = record; done < total; done *= 2) {
       out.copyWithin(from + done, from, from + Math.min(done, total - done));
     }
     for (let i = 0; i < count; i += 1) {
-      putStreamId(out, from + i * record, turns[start + i]?.window.id ?? 0);
+      const body = turns[start + i];
+      if (body !== undefined) {
+        putStreamId(out, from + i * record, body.window.id);
+        body.empty();
+        body.window.real -= length;
+        body.outstanding += length;
+        body.batch = this.batchBegun;
+        body.batchBytes = length;
+        this.#unlist(body);
+      }
     }
     this.#at = from + total;
   }
