@@ -38,8 +38,8 @@ export class Bed implements AsyncDisposable {
     this.#things.use(cluster);
   }
 
-  static async open(): Promise<Bed> {
-    const cluster = await createCluster({ settings });
+  static async open(more: Readonly<Record<string, string>> = {}): Promise<Bed> {
+    const cluster = await createCluster({ settings: { ...settings, ...more } });
     const bed = new Bed(cluster, await cluster.createDatabase("bench"));
     await migrate(bed.url);
     return bed;

@@ -2,8 +2,9 @@ import { FeedError } from "../core/errors.ts";
 
 /** Keys of one statement. */
 const MAX_KEYS = 1_000;
-/** An answer that takes this long will not come. Milliseconds. */
-const PATIENCE_MS = 5_000;
+/** An answer that has not come after so many beats will not come. */
+const PATIENCE_BEATS = 20;
+const BEAT_MS = 500;
 
 interface Asker<K, V> {
   readonly key: K;
@@ -80,14 +81,19 @@ export class GatheredQuestions<K, V> {
     }
     const controller = new AbortController();
     this.#asked = { askers, controller };
-    const timer = setTimeout(() => controller.abort(tooLate()), PATIENCE_MS);
+    // Beats and not one long time: while this process is too busy to listen, no answer is late.
+    let beats = 0;
+    const timer = setInterval(() => {
+      beats += 1;
+      if (beats === PATIENCE_BEATS) controller.abort(tooLate());
+    }, BEAT_MS);
     try {
       const answers = await this.#ask([...keys], controller.signal);
       for (const { key, resolve } of askers) resolve(answers.get(key));
     } catch (error) {
       for (const { reject } of askers) reject(error);
     } finally {
-      clearTimeout(timer);
+      clearInterval(timer);
       this.#asked = undefined;
     }
   }
