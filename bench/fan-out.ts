@@ -5,8 +5,12 @@ import { benchOptions, type Measurement, report } from "./report.ts";
 
 const { seconds } = benchOptions(3);
 const rounds = 3;
-const millrace: Contender = { name: "Millrace", server: "millrace", burst: 1 };
-const millraceBursts: Contender = { name: "Millrace, bursts of 8", server: "millrace", burst: 8 };
+const mux = { config: { delivery: "mux" } };
+const handOff = { config: { delivery: "hand-off" } };
+const millrace: Contender = { name: "Millrace", server: "millrace", burst: 1, options: mux };
+const millraceBursts: Contender = { name: "Millrace, bursts of 8", server: "millrace", burst: 8, options: mux };
+const handed: Contender = { name: "Millrace without the mux", server: "millrace", burst: 1, options: handOff };
+const handedBursts: Contender = { ...handed, name: "Millrace without the mux, bursts of 8", burst: 8 };
 const stock: Contender = { name: "stock connect-node", server: "stock-connect", burst: 1 };
 const grpc: Contender = { name: "stock grpc-js", server: "grpc-js", burst: 1 };
 const raw: Contender = { name: "Http2Stream.write of a shared buffer", server: "raw-http2", burst: 1 };
@@ -15,7 +19,7 @@ const nats: Contender = { name: "NATS", server: "nats", burst: 1 };
 const natsBursts: Contender = { name: "NATS, bursts of 8", server: "nats", burst: 8 };
 
 const standings = await contest(
-  [millrace, millraceBursts, stock, grpc, raw, rawBursts, nats, natsBursts],
+  [millrace, millraceBursts, handed, handedBursts, stock, grpc, raw, rawBursts, nats, natsBursts],
   { connections: 10, streams: 100, seconds },
   rounds,
 );
@@ -26,7 +30,7 @@ report(
     line(millrace, nats, 1_000_000),
     line(millraceBursts, natsBursts, 5_000_000),
     ...timesStock(),
-    ...[raw, rawBursts, grpc, nats, natsBursts].map((contender) => line(contender, stock)),
+    ...[handed, handedBursts, raw, rawBursts, grpc, nats, natsBursts].map((contender) => line(contender, stock)),
     ...[millrace, millraceBursts].map((contender) => batching(contender)),
   ],
   `1,000 streams on 10 connections, 250 B, 64 events outstanding, all exact, medians of ${rounds} rounds in turn; ` +

@@ -42,7 +42,7 @@ async function compare(where: string, course: Course, most: number): Promise<Mea
 }
 
 async function run(course: Course, stuck: number): Promise<SinkReport> {
-  await using server = await startLoadServer("millrace");
+  await using server = await startLoadServer("millrace", { config: { delivery: "mux" } });
   const { port, control, pid } = server;
   const common = { port, control, pid, seconds, rate, window, latency: true, patience: 3 };
   // Long enough for a stream that nobody reads to use up its window.

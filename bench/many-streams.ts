@@ -7,7 +7,7 @@ const { seconds } = benchOptions(6);
 const rounds = 3;
 const rate = 100;
 const contenders: readonly Contender[] = [
-  { name: "Millrace", server: "millrace", burst: 1 },
+  { name: "Millrace", server: "millrace", burst: 1, options: { config: { delivery: "mux" } } },
   { name: "NATS", server: "nats", burst: 1 },
 ];
 const course = { connections: 100, streams: 100, seconds, rate, latency: true, warmup: 2, patience: 20 };

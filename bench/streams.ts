@@ -5,13 +5,13 @@ import { type Contender, contest } from "./load/contest.ts";
 import { drawPanels, type Series } from "./plot.ts";
 import { benchOptions, type Measurement, report } from "./report.ts";
 
-const { seconds } = benchOptions(2);
+const { seconds } = benchOptions(1.5);
 const rounds = 3;
 const counts = [1, 10, 100, 1_000, 10_000];
 /** Events a second while latency is measured. */
 const rate = 20;
 const contenders: readonly Contender[] = [
-  { name: "Millrace", server: "millrace", burst: 1 },
+  { name: "Millrace", server: "millrace", burst: 1, options: { config: { delivery: "mux" } } },
   { name: "NATS", server: "nats", burst: 1 },
   { name: "stock grpc-js", server: "grpc-js", burst: 1 },
   { name: "stock connect-node", server: "stock-connect", burst: 1 },
@@ -54,10 +54,10 @@ report(
 
 async function measure(streams: number): Promise<Sample[]> {
   const connections = Math.min(10, streams);
-  const course = { connections, streams: streams / connections, warmup: 1, patience: 20 };
+  const course = { connections, streams: streams / connections, warmup: 0.7, patience: 20 };
   const full = await contest(contenders, { ...course, seconds }, rounds);
   const able = contenders.filter((contender) => perSecondOf(full.get(contender)) > 1.5 * rate * streams);
-  const paced = await contest(able, { ...course, seconds: 2 * seconds, rate, latency: true }, rounds);
+  const paced = await contest(able, { ...course, seconds: 2, rate, latency: true }, rounds);
   return contenders.flatMap((contender) => {
     const perSecond = perSecondOf(full.get(contender));
     const standing = paced.get(contender);
