@@ -31,11 +31,13 @@ export interface Standing {
   readonly progress: SnapshotProgress | undefined;
 }
 
+/** The first frame of a stream, which begins at this cursor. */
 export function openedFrame({ epoch, log, oldest }: FeedView, cursor: Cursor): Frame {
   const head = Math.max(log.head, cursor.version);
   return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest: Math.min(oldest, head + 1) };
 }
 
+/** Where a stream stands, and how far behind what is settled. */
 export function checkpointFrame(view: FeedView, clock: Clock, standing: Standing): Frame {
   const { cursor, position, state, progress } = standing;
   const { version, tick } = position;
@@ -52,11 +54,13 @@ export function checkpointFrame(view: FeedView, clock: Clock, standing: Standing
   };
 }
 
+/** A snapshot begins, or goes on; whoever is cut after this goes on at the cursor. */
 export function snapshotStartedFrame(started: SnapshotStarted, cursor: Cursor): Frame {
   const { version, restart, resumed, topics, estimatedRows } = started;
   return { kind: "snapshot_started", version, restart, resumed, topics, estimatedRows, cursor };
 }
 
+/** The last frame of a stream that nothing is wrong with. */
 export function closingFrame(reason: ClosingReason, cursor: Cursor, clock: Clock): Frame {
   const retryAfterMs = reason === "DRAINING" ? Math.round(DRAIN_RETRY_MS * clock.random()) : 0;
   return { kind: "closing", reason, cursor, retryAfterMs };

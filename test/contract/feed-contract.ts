@@ -4,6 +4,7 @@ import { deliveryContract } from "./suite/delivery.ts";
 import { epochContract } from "./suite/epochs.ts";
 import { lifecycleContract } from "./suite/lifecycle.ts";
 import { orderContract } from "./suite/order.ts";
+import { policyContract } from "./suite/policies.ts";
 import { resumedSnapshotContract } from "./suite/resumed-snapshots.ts";
 import { selectionContract } from "./suite/selection.ts";
 import { snapshotContract } from "./suite/snapshots.ts";
@@ -18,6 +19,7 @@ export function feedContract(name: string, harness: ContractHarness): void {
     snapshotContract(harness);
     resumedSnapshotContract(harness);
     deliveryContract(harness);
+    policyContract(harness);
     lifecycleContract(harness);
     epochContract(harness);
   });

@@ -9,8 +9,8 @@ import type { Policy, PolicyKind, Thinned } from "../../../src/core/policy.ts";
 import { compileSelectors } from "../../../src/core/selector.ts";
 import { type FeedView, Stream } from "../../../src/core/stream.ts";
 import { ENDLESS } from "../../../src/core/stream-life.ts";
+import { objectionsTo, type Seen } from "../../support/policy-judge.ts";
 import { emptyHistory, type MadeEvent, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
-import { objectionsTo, type Seen } from "./policy-judge.ts";
 import { lanesOf } from "./test-lanes.ts";
 
 /** One thing that happens to a feed and its one stream. */
@@ -251,11 +251,11 @@ class Simulation {
       const { head, oldest } = this.#log;
       const action = this.#stream.step(this.#nowMs);
       if (action.kind !== "emit") {
-        this.#seen.push({ frame: undefined, head, oldest });
+        this.#seen.push({ frame: undefined, log: { head, oldest } });
       }
       if (action.kind === "emit") {
         for (const frame of this.#fault.frames?.(action.frame) ?? [action.frame]) {
-          this.#seen.push({ frame, head, oldest });
+          this.#seen.push({ frame, log: { head, oldest } });
         }
         this.#clockIn(action.frame);
         taken += 1;

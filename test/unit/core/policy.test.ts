@@ -13,7 +13,7 @@ type Gap = Extract<Frame, { kind: "gap" }>;
 /** Whether the judge objects in any of many scenarios. */
 function isCaught(kind: PolicyKind, fault: Fault): boolean {
   const property = fc.property(scenarios, (scenario) => simulate(scenario, kind, fault).objections.length === 0);
-  return fc.check(property, { numRuns: 1_000, endOnFailure: true }).failed;
+  return fc.check(property, { numRuns: 10_000, endOnFailure: true }).failed;
 }
 
 /** Another gap in the place of each. */

@@ -1,16 +1,24 @@
-import type { Event } from "../../../src/core/event.ts";
-import type { Frame } from "../../../src/core/frame.ts";
-import { tickEnd } from "../../../src/core/page.ts";
-import type { Policy } from "../../../src/core/policy.ts";
-import type { MadeHistory } from "./history-maker.ts";
+import type { Event } from "../../src/core/event.ts";
+import type { Frame } from "../../src/core/frame.ts";
+import { type Tick, tickEnd } from "../../src/core/page.ts";
+import type { Policy } from "../../src/core/policy.ts";
 
-/** A step of the stream: the frame that came of it, if one did, and what the feed knew as it was made. */
+/** A step of the stream: the frame that came of it, if one did, and what the feed knew as it was made, if that is known. */
 export interface Seen {
   readonly frame: Frame | undefined;
-  /** The last version of the log. */
+  readonly log?: LogThen | undefined;
+}
+
+/** What the log held. */
+interface LogThen {
   readonly head: number;
-  /** Where it began: of this and what follows the log had the ticks. */
   readonly oldest: number;
+}
+
+/** All events, from version 1 on, and how they were cut into ticks. */
+export interface History {
+  readonly events: readonly Event[];
+  readonly ticks: readonly Tick[];
 }
 
 /** What the stream was asked for. */
@@ -28,7 +36,7 @@ type Gap = Extract<Frame, { kind: "gap" }>;
  * What the frames of a stream say, cuts joined, held against history by the plain meaning of its policy. It knows versions,
  * ticks and keys, and nothing of how a stream works.
  */
-export function objectionsTo(seen: readonly Seen[], history: MadeHistory, asked: Asked): string[] {
+export function objectionsTo(seen: readonly Seen[], history: History, asked: Asked): string[] {
   const judge = new PolicyJudge(history, asked);
   for (const each of seen) {
     judge.hear(each);
@@ -38,7 +46,7 @@ export function objectionsTo(seen: readonly Seen[], history: MadeHistory, asked:
 
 class PolicyJudge {
   readonly objections: string[] = [];
-  readonly #history: MadeHistory;
+  readonly #history: History;
   readonly #asked: Asked;
   readonly #delivered = new Set<number>();
   readonly #gaps: Gap[] = [];
@@ -50,22 +58,22 @@ class PolicyJudge {
   /** Of DROP_NEWEST: what it keeps, and where there was room again. */
   #full: { readonly until: number; readonly room: number } | undefined;
 
-  constructor(history: MadeHistory, asked: Asked) {
+  constructor(history: History, asked: Asked) {
     this.#history = history;
     this.#asked = asked;
     this.#last = this.#reached = this.#checkpoint = asked.start;
   }
 
-  hear({ frame, head, oldest }: Seen): void {
-    if (frame === undefined || frame.kind === "events" || frame.kind === "gap") {
-      this.#notice(head, oldest);
+  hear({ frame, log }: Seen): void {
+    if (log !== undefined && (frame === undefined || frame.kind === "events" || frame.kind === "gap")) {
+      this.#notice(log);
     }
     switch (frame?.kind) {
       case "events":
-        this.#events(frame, head, oldest);
+        this.#events(frame, log);
         break;
       case "gap":
-        this.#gap(frame, head);
+        this.#gap(frame, log);
         break;
       case "checkpoint":
         this.#boundary(frame.version, "checkpoint");
@@ -83,14 +91,14 @@ class PolicyJudge {
     }
   }
 
-  #events({ events, cursor, complete }: Extract<Frame, { kind: "events" }>, head: number, oldest: number): void {
+  #events({ events, cursor, complete }: Extract<Frame, { kind: "events" }>, log: LogThen | undefined): void {
     const before = this.#reached;
     const first = events[0]?.version ?? 0;
     if (events.length === 0 || events.length > this.#asked.maxBatchEvents) {
       this.#object(`a batch has ${events.length} events`);
     }
     for (const event of events) {
-      if (event.version <= this.#last || event !== this.#matching(event.version - 1, event.version)[0]) {
+      if (event.version <= this.#last || !isSame(event, this.#matching(event.version - 1, event.version)[0])) {
         this.#object(`version ${event.version} comes after ${this.#last}`);
       }
       this.#last = event.version;
@@ -109,11 +117,13 @@ class PolicyJudge {
     if (this.#full !== undefined && this.#last > this.#full.until) {
       this.#object(`it takes ${this.#last} although it was full with ${this.#full.until}`);
     }
-    this.#mustHaveJumped(before, head, oldest);
+    if (log !== undefined) {
+      this.#mustHaveJumped(before, log);
+    }
   }
 
   /** About to take more, and too far behind: DROP_NEWEST holds so many of the oldest, and has refused the rest. */
-  #notice(head: number, oldest: number): void {
+  #notice({ head, oldest }: LogThen): void {
     const { policy, wanted } = this.#asked;
     const at = this.#reached;
     if (
@@ -133,7 +143,7 @@ class PolicyJudge {
   }
 
   /** Of DROP_OLDEST without selectors: too far behind, it takes nothing if it can jump. */
-  #mustHaveJumped(position: number, head: number, oldest: number): void {
+  #mustHaveJumped(position: number, { head, oldest }: LogThen): void {
     const { policy, wanted } = this.#asked;
     if (policy.kind !== "DROP_OLDEST" || wanted.length < 3 || head - position <= policy.maxLagEvents) {
       return;
@@ -147,7 +157,7 @@ class PolicyJudge {
     }
   }
 
-  #gap(gap: Gap, head: number): void {
+  #gap(gap: Gap, log: LogThen | undefined): void {
     const { policy } = this.#asked;
     const { firstVersion, lastVersion, reason, dropped } = gap;
     if (firstVersion <= this.#reached || lastVersion < firstVersion || this.#openGap() !== undefined) {
@@ -160,15 +170,15 @@ class PolicyJudge {
     this.#reach(firstVersion - 1, "a gap");
     this.#gaps.push(gap);
     if (policy.kind === "DROP_OLDEST" || policy.kind === "DROP_NEWEST") {
-      this.#jump(gap, head);
-    } else if (head - (firstVersion - 1) <= policy.maxLagEvents) {
-      this.#object(`thinned at a lag of ${head - (firstVersion - 1)}`);
+      this.#jump(gap, log?.head);
+    } else if (log !== undefined && log.head - (firstVersion - 1) <= policy.maxLagEvents) {
+      this.#object(`thinned at a lag of ${log.head - (firstVersion - 1)}`);
     }
   }
 
-  #jump({ lastVersion, firstVersion, cursor }: Gap, head: number): void {
+  #jump({ lastVersion, firstVersion, cursor }: Gap, head: number | undefined): void {
     const { kind, maxLagEvents } = this.#asked.policy;
-    if (!this.#isTickEnd(lastVersion) || cursor.version !== lastVersion || lastVersion > head) {
+    if (!this.#isTickEnd(lastVersion) || cursor.version !== lastVersion || lastVersion > (head ?? lastVersion)) {
       this.#object(`it lands at ${lastVersion} with the cursor at ${cursor.version}`);
     }
     this.#reach(lastVersion, "a jump");
@@ -178,7 +188,7 @@ class PolicyJudge {
       );
     }
     this.#full = undefined;
-    if (kind === "DROP_OLDEST") {
+    if (kind === "DROP_OLDEST" && head !== undefined) {
       const newest = this.#history.ticks.find((tick) => tickEnd(tick) >= head);
       const newestBegins = newest?.firstVersion ?? head;
       if (head - (firstVersion - 1) <= maxLagEvents) {
@@ -298,6 +308,10 @@ function newestOfKeys(events: readonly Event[]): ReadonlySet<number> {
     }
   }
   return kept;
+}
+
+function isSame(a: Event, b: Event | undefined): boolean {
+  return a.version === b?.version && a.topic === b.topic && a.key === b.key && a.operation === b.operation;
 }
 
 function within(version: number, after: number, to: number): boolean {
