@@ -30,6 +30,7 @@ export interface FeedLimits extends FilterLimits {
   readonly maxStreamBytes: number;
 }
 
+/** What a feed takes on when nobody says otherwise. */
 export const DEFAULT_LIMITS: FeedLimits = {
   ...DEFAULT_FILTER_LIMITS,
   maxStreams: 20_000,
@@ -45,6 +46,7 @@ export const DEFAULT_LIMITS: FeedLimits = {
 /** What time may heal, or another replica. */
 const RETRY_AFTER_MS = 1_000;
 
+/** LIMIT_EXCEEDED for `maxStreams`. */
 export function tooManyStreams({ maxStreams }: FeedLimits): FeedError {
   return new FeedError(
     "LIMIT_EXCEEDED",
@@ -54,6 +56,7 @@ export function tooManyStreams({ maxStreams }: FeedLimits): FeedError {
   );
 }
 
+/** LIMIT_EXCEEDED for `maxStreamsPerPeer`. */
 export function tooManyStreamsOfPeer({ maxStreamsPerPeer }: FeedLimits): FeedError {
   return new FeedError(
     "LIMIT_EXCEEDED",
@@ -63,6 +66,7 @@ export function tooManyStreamsOfPeer({ maxStreamsPerPeer }: FeedLimits): FeedErr
   );
 }
 
+/** LIMIT_EXCEEDED for `maxLanes`. */
 export function tooManyLanes(maxLanes: number): FeedError {
   return new FeedError(
     "LIMIT_EXCEEDED",
@@ -72,6 +76,7 @@ export function tooManyLanes(maxLanes: number): FeedError {
   );
 }
 
+/** LIMIT_EXCEEDED for `maxSelectors`; time does not heal it. */
 export function tooManySelectors(count: number, { maxSelectors }: FeedLimits): FeedError {
   return new FeedError(
     "LIMIT_EXCEEDED",

@@ -1,7 +1,7 @@
 import { systemClock, systemTimers } from "./clock.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { EpochFeed, FeedFailure, FeedState, FeedStatus, OpenStream, Subscription } from "./feed.ts";
+import type { EpochFeed, FeedFailure, FeedObserver, FeedState, FeedStatus, OpenStream, Subscription } from "./feed.ts";
 import { DEFAULT_LIMITS, type FeedLimits, tooManySelectors } from "./feed-limits.ts";
 import type { FeedStats } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
@@ -43,6 +43,8 @@ export interface FeedOptions {
    * they end at once with the reason.
    */
   readonly onOver?: (reason: FeedError) => void;
+  /** Told of each tick. Default: nobody is. */
+  readonly observer?: FeedObserver;
 }
 
 const RETRY_AFTER_MS = 1_000;
@@ -56,6 +58,7 @@ export function createFeed(options: FeedOptions): EpochFeed {
     settleTimeoutMs: 5_000,
     maxStreamAgeMs: 0,
     report: () => undefined,
+    observer: { advanced: () => undefined, failed: () => undefined },
     ...options,
     limits: { ...DEFAULT_LIMITS, ...options.limits },
   });
@@ -185,7 +188,18 @@ class FeedService implements EpochFeed, HostView {
   }
 
   stats(): FeedStats {
-    return this.#host.stats();
+    const stats = this.#host.stats();
+    const lagMs = stats.lagVersions.map((versions) => this.#lagMs(versions));
+    return { ...stats, lagMs, history: this.#readers.stats() };
+  }
+
+  #lagMs(versions: number): number | undefined {
+    if (versions === 0) {
+      return 0;
+    }
+    const { log } = this;
+    const next = log.tickOf(log.head - versions + 1);
+    return next === undefined ? undefined : Math.max(0, this.#options.clock.now() - next.timeMicros / 1000);
   }
 
   #failing(): FeedFailure | undefined {

@@ -1,4 +1,5 @@
 import type { FeedErrorCode } from "./errors.ts";
+import type { HistoryStats } from "./history-readers.ts";
 import type { PolicyKind } from "./policy.ts";
 import type { StreamPhase } from "./stream-phase.ts";
 
@@ -19,6 +20,8 @@ export interface FeedStats {
   readonly streamsByPolicy: Readonly<Partial<Record<PolicyKind, number>>>;
   /** How far each of these streams is behind the head in versions; 0 when nothing that it wants lies in between. */
   readonly lagVersions: readonly number[];
+  /** The same distances in milliseconds: the age of the first version not passed; `undefined` when it is not in the log. */
+  readonly lagMs: readonly (number | undefined)[];
   /** Different ways of delivery at the moment. */
   readonly lanes: number;
   /** Bytes that they remember. */
@@ -41,6 +44,8 @@ export interface FeedStats {
   readonly dispatched: number;
   /** Total of times that one of these was shown to a lane: the work of dispatch. */
   readonly laneTouches: number;
+  /** How the table is read for streams that are behind the log. */
+  readonly history: HistoryStats;
 }
 
 /** Of a feed that has done nothing yet. */
@@ -48,6 +53,7 @@ export const NO_STATS: FeedStats = {
   streamsByPhase: { opening: 0, snapshot: 0, catching_up: 0, live: 0, closing: 0 },
   streamsByPolicy: {},
   lagVersions: [],
+  lagMs: [],
   lanes: 0,
   laneBytes: 0,
   opened: 0,
@@ -59,6 +65,7 @@ export const NO_STATS: FeedStats = {
   filterErrors: 0,
   dispatched: 0,
   laneTouches: 0,
+  history: { reads: 0, shared: 0, errors: 0, reading: 0, waiting: 0, cachedPages: 0, cachedBytes: 0 },
 };
 
 /** What the streams of a feed have done so far. */

@@ -110,6 +110,14 @@ export interface Feed extends Service {
   drain(graceMs: number): Promise<void>;
 }
 
+/** Told of what a feed does, for metrics. Its calls are cheap and do not throw. */
+export interface FeedObserver {
+  /** The database answered a tick after so many milliseconds, with so many events that were settled. */
+  advanced(durationMs: number, events: number): void;
+  /** A tick failed. */
+  failed(code: FeedErrorCode): void;
+}
+
 /** A feed over one store, and so of one epoch. */
 export interface EpochFeed extends Feed {
   /**

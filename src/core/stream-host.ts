@@ -1,5 +1,6 @@
 import { AlarmClock } from "./alarm-clock.ts";
-import { type DeliveredSnapshot, Delivery, type DeliveryContext, type History } from "./delivery.ts";
+import { type DeliveredSnapshot, Delivery, type DeliveryContext } from "./delivery.ts";
+import type { History } from "./delivery-history.ts";
 import type { FeedError } from "./errors.ts";
 import type { OpenStream, Subscription } from "./feed.ts";
 import { type FeedLimits, tooManyStreams, tooManyStreamsOfPeer } from "./feed-limits.ts";
@@ -192,7 +193,8 @@ export class StreamHost implements DeliveryContext {
     }
   }
 
-  stats(): FeedStats {
+  /** What the feed adds to it: how far in time, and how history is read. */
+  stats(): Omit<FeedStats, "lagMs" | "history"> {
     const streamsByPhase = { ...NO_STATS.streamsByPhase };
     const streamsByPolicy: Partial<Record<PolicyKind, number>> = {};
     const lagVersions: number[] = [];

@@ -1,6 +1,7 @@
 import { backOffMs, pause } from "./back-off.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
+import type { FeedObserver } from "./feed.ts";
 import { EpochOver } from "./lineage.ts";
 import { Log } from "./log.ts";
 import { warmLog } from "./log-warming.ts";
@@ -26,6 +27,7 @@ export interface TailOptions {
   /** Called once, when this tail can never move again: see `Tail.over`. */
   readonly onOver: (reason: FeedError) => void;
   readonly report: (message: string, error?: unknown) => void;
+  readonly observer: FeedObserver;
 }
 
 /**
@@ -149,9 +151,11 @@ export class Tail implements Service {
   /** Whether there was anything; `undefined` when it could not be found out. */
   async #advance(log: Log, signal: AbortSignal): Promise<boolean | undefined> {
     const { store, clock } = this.#options;
-    this.#askingSinceMs ??= clock.monotonic();
+    const beganMs = clock.monotonic();
+    this.#askingSinceMs ??= beganMs;
     try {
       const page = await store.advance(log.head, signal);
+      this.#options.observer.advanced(clock.monotonic() - beganMs, page?.events.length ?? 0);
       if (page !== undefined) {
         log.append(page);
       }
@@ -186,6 +190,7 @@ export class Tail implements Service {
 
   #failed(error: unknown): void {
     const failure = asFeedError(error);
+    this.#options.observer.failed(failure.code);
     const over = failure.code === "EPOCH_CHANGED" || failure.code === "HISTORY_LOST";
     if (this.#failure?.message !== failure.message) {
       this.#options.report(

@@ -12,6 +12,7 @@ import { requestExchange, streamExchange } from "./hand-off/exchange.ts";
 import { type BodyOf, HandOff } from "./hand-off/hand-off.ts";
 import type { InFlightLimits } from "./hand-off/in-flight.ts";
 import type { OnStreamEnd } from "./hand-off/stream-end.ts";
+import type { Traffic } from "./hand-off/wire-outlet.ts";
 import { addHealth } from "./health.ts";
 import type { RpcLog } from "./log.ts";
 import type { RpcHandler, StreamHandler } from "./node-call.ts";
@@ -47,6 +48,8 @@ export interface RpcHandlerOptions extends Omit<FeedServiceOptions, "compressMin
   readonly inFlight?: Partial<InFlightLimits> | undefined;
   /** Told how each handed-off stream ended: to interceptors its call has ended with the hand-off. */
   readonly onStreamEnd?: OnStreamEnd | undefined;
+  /** What handed-off streams have sent is added up here. */
+  readonly traffic?: Traffic | undefined;
 }
 
 /** Above any message: Connect compresses nothing, but still reads what clients compressed. */

@@ -67,6 +67,31 @@ export const configSchema = z
       .default([])
       .describe("Web origins that may call, besides those of this machine; comma-separated, * for all"),
     maxStreams: count(1, 1_000_000).default(10_000).describe("Open streams; more are refused with LIMIT_EXCEEDED"),
+    maxStreamsPerPeer: count(0, 1_000_000)
+      .default(0)
+      .describe(
+        "Open streams of one address; 0 for no limit but --max-streams, as behind a proxy all have one address",
+      ),
+    maxSelectors: count(1, 64).default(64).describe("Selectors of one stream"),
+    maxFilterBytes: bytes(1).default(4096).describe("Largest filter, in bytes of its text"),
+    maxFilterCost: count(1, 1_000_000).default(1000).describe("Dearest filter, in nodes that one evaluation may visit"),
+    maxLanes: count(1, 1_000_000)
+      .default(10_000)
+      .describe("Different ways of delivery at once; streams with the same selectors, form and batches share one"),
+    laneBytes: bytes(65_536)
+      .default(256 * MIB)
+      .describe("Memory for frames that streams of the same way of delivery share"),
+    streamBytes: bytes(4096)
+      .default(MIB)
+      .describe("Bytes of one stream on their way to its client: beyond it the stream is slow"),
+    connectionBytes: bytes(65_536)
+      .default(16 * MIB)
+      .describe("The same of all streams of one connection: beyond it each goes on with little"),
+    maxStreamAgeMs: count(0, 2_147_483_647)
+      .default(3_600_000)
+      .describe(
+        "A stream ends after this, less up to a tenth, for its client to come again, in milliseconds; 0 for never. Default: 1 h, where the strictest proxies cut",
+      ),
     logBytes: bytes(MIB)
       .default(256 * MIB)
       .describe("Memory for recent events; streams that fall further behind read the table"),
@@ -132,6 +157,15 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   tlsKey: "MILLRACE_TLS_KEY",
   corsOrigins: "MILLRACE_CORS_ORIGINS",
   maxStreams: "MILLRACE_MAX_STREAMS",
+  maxStreamsPerPeer: "MILLRACE_MAX_STREAMS_PER_PEER",
+  maxSelectors: "MILLRACE_MAX_SELECTORS",
+  maxFilterBytes: "MILLRACE_MAX_FILTER_BYTES",
+  maxFilterCost: "MILLRACE_MAX_FILTER_COST",
+  maxLanes: "MILLRACE_MAX_LANES",
+  laneBytes: "MILLRACE_LANE_BYTES",
+  streamBytes: "MILLRACE_STREAM_BYTES",
+  connectionBytes: "MILLRACE_CONNECTION_BYTES",
+  maxStreamAgeMs: "MILLRACE_MAX_STREAM_AGE_MS",
   logBytes: "MILLRACE_LOG_BYTES",
   checkpointIntervalMs: "MILLRACE_CHECKPOINT_INTERVAL_MS",
   maxRequestBytes: "MILLRACE_MAX_REQUEST_BYTES",

@@ -11,11 +11,17 @@ export interface PagesOptions {
   readonly serverVersion: string;
   /** What is wrong beside what the feed itself knows. */
   readonly problems: () => readonly Problem[];
+  /** Answers `/metrics`. */
+  readonly metrics: RpcHandler;
 }
 
-/** For people with curl and for orchestrators: `/`, `/livez`, `/readyz`. Everything else is 404 with a hint. */
+/** For people with curl and for orchestrators: `/`, `/livez`, `/readyz`, `/metrics`. Everything else is 404 with a hint. */
 export function createPages(options: PagesOptions): RpcHandler {
   return (request, response) => {
+    if (request.method === "GET" && pathOf(request) === "/metrics") {
+      options.metrics(request, response);
+      return;
+    }
     const { status, text } = page(request, options);
     response.statusCode = status;
     response.setHeader("Content-Type", "text/plain; charset=utf-8");
@@ -24,17 +30,21 @@ export function createPages(options: PagesOptions): RpcHandler {
   };
 }
 
+function pathOf(request: Request): string {
+  return (request.url ?? "/").split("?", 1)[0] ?? "/";
+}
+
 interface Page {
   readonly status: number;
   readonly text: string;
 }
 
 function page(request: Request, { feed, url, serverVersion, problems }: PagesOptions): Page {
-  const path = (request.url ?? "/").split("?", 1)[0];
+  const path = pathOf(request);
   if (request.method !== "GET" && request.method !== "HEAD") {
-    return path === "/" || path === "/livez" || path === "/readyz"
+    return ["/", "/livez", "/readyz", "/metrics"].includes(path)
       ? { status: 405, text: "Use GET.\n" }
-      : { status: 404, text: notFound(path ?? "", url()) };
+      : { status: 404, text: notFound(path, url()) };
   }
   switch (path) {
     case "/":
@@ -44,7 +54,7 @@ function page(request: Request, { feed, url, serverVersion, problems }: PagesOpt
     case "/readyz":
       return readiness(feed.status(), problems());
     default:
-      return { status: 404, text: notFound(path ?? "", url()) };
+      return { status: 404, text: notFound(path, url()) };
   }
 }
 
@@ -85,7 +95,7 @@ Ask where it stands:
 List everything that it speaks:
   ${buf} --list-methods ${url}
 
-Health: ${url}/livez ${url}/readyz and grpc.health.v1.
+Health: ${url}/livez ${url}/readyz and grpc.health.v1. Metrics: ${url}/metrics
 `;
 }
 

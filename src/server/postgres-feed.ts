@@ -1,6 +1,8 @@
 import type { Logger } from "pino";
 import { systemClock } from "../core/clock.ts";
 import type { FeedError } from "../core/errors.ts";
+import type { FeedObserver } from "../core/feed.ts";
+import type { FeedLimits } from "../core/feed-limits.ts";
 import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
 import type { BegunEpoch, Followed } from "../postgres/epoch/enter-epoch.ts";
@@ -28,10 +30,10 @@ const STORAGE_MAX_AGE_MS = 60_000;
  * Opens the feed that is in `config.databaseUrl`, any number of times one after the other: each opening knows what the one
  * before has read.
  */
-export function postgresFeedOpener(config: Config, log: Logger): OpenFeed {
+export function postgresFeedOpener(config: Config, log: Logger, observer: FeedObserver): OpenFeed {
   let before: PostgresStore | undefined;
   return async (signal, onOver) => {
-    const opened = await openPostgresFeed(config, log, { signal, onOver, followed: before?.followed });
+    const opened = await openPostgresFeed(config, log, { signal, onOver, observer, followed: before?.followed });
     before = opened.store;
     return opened;
   };
@@ -40,6 +42,7 @@ export function postgresFeedOpener(config: Config, log: Logger): OpenFeed {
 interface Opening {
   readonly signal: AbortSignal;
   readonly onOver: (reason: FeedError) => void;
+  readonly observer: FeedObserver;
   readonly followed: Followed | undefined;
 }
 
@@ -47,7 +50,7 @@ interface Opening {
 async function openPostgresFeed(
   config: Config,
   log: Logger,
-  { signal, onOver, followed }: Opening,
+  { signal, onOver, observer, followed }: Opening,
 ): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
   const { applied, version } = await migrate(databaseUrl, {
@@ -74,7 +77,9 @@ async function openPostgresFeed(
   const feed = createFeed({
     store,
     wakeUp: store.wakeUp,
-    limits: { maxStreams: config.maxStreams, logMaxBytes: config.logBytes },
+    limits: feedLimits(config),
+    maxStreamAgeMs: config.maxStreamAgeMs,
+    observer,
     report: (message, error) => (error === undefined ? log.info({}, message) : log.warn({ err: error }, message)),
     onOver,
   });
@@ -105,6 +110,20 @@ async function openPostgresFeed(
     problems: monitor.current,
     storage: lastStorage.current,
     stop: () => open.disposeAsync(),
+  };
+}
+
+function feedLimits(config: Config): Partial<FeedLimits> {
+  return {
+    maxStreams: config.maxStreams,
+    maxStreamsPerPeer: config.maxStreamsPerPeer,
+    maxSelectors: config.maxSelectors,
+    maxFilterBytes: config.maxFilterBytes,
+    maxFilterCost: config.maxFilterCost,
+    maxLanes: config.maxLanes,
+    maxLanesBytes: config.laneBytes,
+    maxStreamBytes: config.streamBytes,
+    logMaxBytes: config.logBytes,
   };
 }
 

@@ -4,6 +4,7 @@ import { systemClock } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
 import { muxedBody } from "../mux/mux.ts";
+import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
@@ -12,6 +13,7 @@ import { FeedHolder, type OpenFeed } from "./feed-holder.ts";
 import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createLogger } from "./logger.ts";
+import { createMetrics, type Metrics } from "./metrics.ts";
 import { createPages } from "./pages.ts";
 import { postgresFeedOpener } from "./postgres-feed.ts";
 import { serverVersion } from "./version.ts";
@@ -52,10 +54,21 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const signal = options.signal ?? new AbortController().signal;
   const slot = createFeedSlot();
   const shutdown = new AbortController();
-  const holder = new FeedHolder(options.openFeed ?? postgresFeedOpener(config, log), slot, log);
+  const traffic = { messages: 0, bytes: 0 };
+  const metrics = createMetrics({
+    feed: slot,
+    problems: () => holder.problems(),
+    storage: () => holder.storage(),
+    traffic,
+    clock: systemClock,
+    serverVersion,
+  });
+  const holder = new FeedHolder(options.openFeed ?? postgresFeedOpener(config, log, metrics.observer), slot, log);
   const handlers = {
     slot,
     log,
+    metrics,
+    traffic,
     shutdown: shutdown.signal,
     problems: () => holder.problems(),
     storage: () => holder.storage(),
@@ -73,20 +86,25 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     });
     const { epoch, head, oldest } = slot.status();
     log.info({ epoch, head, oldest }, "the feed moves");
-    return runningServer(config, listener, slot, shutdown, holder, log);
+    return runningServer(config, listener, { slot, metrics, shutdown, holder, log });
   } catch (error) {
     await listener.close(0);
     throw error;
   }
 }
 
+interface Parts {
+  readonly slot: FeedSlot;
+  readonly metrics: Metrics;
+  readonly shutdown: AbortController;
+  readonly holder: FeedHolder;
+  readonly log: Logger;
+}
+
 function runningServer(
   config: Config,
   listener: Listener,
-  slot: FeedSlot,
-  shutdown: AbortController,
-  holder: FeedHolder,
-  log: Logger,
+  { slot, metrics, shutdown, holder, log }: Parts,
 ): RunningServer {
   let stopped: Promise<void> | undefined;
   const stop = async (graceMs: number): Promise<void> => {
@@ -95,6 +113,7 @@ function runningServer(
     shutdown.abort(goingDown());
     await listener.close(CLOSE_GRACE_MS);
     await holder.stop();
+    await metrics.stop();
     log.info({}, "stopped");
   };
   return {
@@ -109,6 +128,8 @@ function runningServer(
 }
 
 interface Handlers {
+  readonly metrics: Metrics;
+  readonly traffic: Traffic;
   readonly slot: FeedSlot;
   readonly log: Logger;
   readonly shutdown: AbortSignal;
@@ -116,7 +137,8 @@ interface Handlers {
   readonly storage: () => StorageReport | undefined;
 }
 
-async function openPort(config: Config, { slot, log, shutdown, problems, storage }: Handlers): Promise<Listener> {
+async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
+  const { slot, log, shutdown, problems, storage, metrics, traffic } = handlers;
   let url = "";
   const rpc = createRpcHandlers({
     feed: slot,
@@ -124,6 +146,7 @@ async function openPort(config: Config, { slot, log, shutdown, problems, storage
     problems,
     storage,
     checkpointIntervalMs: config.checkpointIntervalMs,
+    maxStreamAgeMs: config.maxStreamAgeMs,
     serverVersion,
     log,
     maxRequestBytes: config.maxRequestBytes,
@@ -131,7 +154,9 @@ async function openPort(config: Config, { slot, log, shutdown, problems, storage
     handOff: config.delivery !== "stock",
     bodyOf: config.delivery === "mux" ? muxedBody : undefined,
     shutdownSignal: shutdown,
-    fallback: createPages({ feed: slot, url: () => url, serverVersion, problems }),
+    inFlight: { connectionBytes: config.connectionBytes },
+    traffic,
+    fallback: createPages({ feed: slot, url: () => url, serverVersion, problems, metrics: metrics.page }),
   });
   const cors = createCors(config.corsOrigins);
   const handler: RpcHandler = (request, response) => {

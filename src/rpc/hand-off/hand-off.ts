@@ -13,7 +13,7 @@ import { NodeBodies } from "./node-body.ts";
 import { type OfferedStream, Reception, receptionKey } from "./reception.ts";
 import type { OnStreamEnd } from "./stream-end.ts";
 import { universalRequest } from "./universal-request.ts";
-import { WireOutlet, type WireOutletContext } from "./wire-outlet.ts";
+import { type Traffic, WireOutlet, type WireOutletContext } from "./wire-outlet.ts";
 
 /** The body of an HTTP/2 response by other means than Node's; `undefined` where there are none. */
 export type BodyOf = (stream: ServerHttp2Stream, owner: BodySinkOwner) => BodySink | undefined;
@@ -32,6 +32,8 @@ export interface HandOffOptions {
   readonly inFlight?: Partial<InFlightLimits> | undefined;
   /** Default: nobody is told. */
   readonly onStreamEnd?: OnStreamEnd | undefined;
+  /** Default: nothing is added up. */
+  readonly traffic?: Traffic | undefined;
 }
 
 /**
@@ -48,12 +50,12 @@ export class HandOff {
   readonly #context: WireOutletContext;
 
   constructor(options: HandOffOptions) {
-    const { handler, log, shutdownSignal, onStreamEnd = () => undefined } = options;
+    const { handler, log, shutdownSignal, traffic = { messages: 0, bytes: 0 } } = options;
     const procedure = `${handler.service.typeName}/${handler.method.name}`;
     this.#options = options;
     this.#bodies = new NodeBodies({ ...defaultInFlightLimits, ...options.inFlight });
     const translate = (thrown: unknown) => connectErrorFrom(thrown, procedure, undefined, log);
-    this.#context = { translate, onEnd: onStreamEnd, open: new Set() };
+    this.#context = { translate, onEnd: options.onStreamEnd ?? (() => undefined), open: new Set(), traffic };
     shutdownSignal.addEventListener("abort", () => this.#endAll(shutdownSignal.reason), { once: true });
   }
 

@@ -7,11 +7,19 @@ import { type CallProtocol, callEnd, type Trailers } from "./call-end.ts";
 import type { FrameEncoder } from "./frame-encoder.ts";
 import type { OnStreamEnd } from "./stream-end.ts";
 
+/** What all of them have sent; only rises. */
+export interface Traffic {
+  messages: number;
+  /** Of messages with their prefixes, compressed where they were. */
+  bytes: number;
+}
+
 /** What the streams of a server have in common. */
 export interface WireOutletContext {
   /** What a client is told of anything that a stream ended with. */
   readonly translate: (thrown: unknown) => ConnectError;
   readonly onEnd: OnStreamEnd;
+  readonly traffic: Traffic;
   /** Streams that have not ended. */
   readonly open: Set<WireOutlet>;
 }
@@ -122,6 +130,9 @@ export class WireOutlet implements Outlet, BodySinkOwner {
   #send(bytes: Uint8Array): void {
     this.#messages += 1;
     this.#bytes += bytes.length;
+    const { traffic } = this.#context;
+    traffic.messages += 1;
+    traffic.bytes += bytes.length;
     this.#sink?.write(bytes);
   }
 

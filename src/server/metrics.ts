@@ -1,0 +1,198 @@
+import type { ObservableResult } from "@opentelemetry/api";
+import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
+import { resourceFromAttributes } from "@opentelemetry/resources";
+import { AggregationType, MeterProvider } from "@opentelemetry/sdk-metrics";
+import type { FeedErrorCode } from "../core/errors.ts";
+import type { Feed, FeedObserver, FeedStatus } from "../core/feed.ts";
+import type { FeedStats } from "../core/feed-stats.ts";
+import type { Clock } from "../core/ports.ts";
+import type { RpcHandler } from "../rpc/handler.ts";
+import type { Problem, StorageReport } from "../rpc/status.ts";
+import { type MetricName, metrics } from "./metric-names.ts";
+
+/** What is measured. Everything answers from memory. */
+export interface MetricsOptions {
+  readonly feed: Pick<Feed, "status" | "stats">;
+  readonly problems: () => readonly Problem[];
+  readonly storage: () => StorageReport | undefined;
+  /** What handed-off streams have sent. */
+  readonly traffic: { readonly messages: number; readonly bytes: number };
+  readonly clock: Clock;
+  readonly serverVersion: string;
+}
+
+/** The metrics of one server. */
+export interface Metrics {
+  /** Told by the feed of each tick. */
+  readonly observer: FeedObserver;
+  /** Answers with all of them in Prometheus' text format. */
+  readonly page: RpcHandler;
+  stop(): Promise<void>;
+}
+
+/** What is told of the distances of all streams, nearest first; 1 is the farthest. */
+const QUANTILES = [0.5, 0.9, 0.99, 1] as const;
+/** Seconds. A tick of an idle feed takes a third of a millisecond. */
+const TICK_BUCKETS = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5];
+
+/** Instruments of one collection ask within this. */
+const SAME_LOOK_MS = 100;
+
+type Meter = ReturnType<MeterProvider["getMeter"]>;
+
+/** OpenTelemetry's instruments over a feed, and the page that Prometheus scrapes. `docs/metrics.md` explains each. */
+export function createMetrics(options: MetricsOptions): Metrics {
+  const reader = new PrometheusExporter({ preventServerStart: true });
+  const provider = new MeterProvider({
+    resource: resourceFromAttributes({ "service.name": "millrace", "service.version": options.serverVersion }),
+    readers: [reader],
+    views: [
+      {
+        instrumentName: "millrace.tick.duration.seconds",
+        aggregation: { type: AggregationType.EXPLICIT_BUCKET_HISTOGRAM, options: { boundaries: TICK_BUCKETS } },
+      },
+    ],
+  });
+  const meter = provider.getMeter("millrace", options.serverVersion);
+  observeFeed(meter, options);
+  observeStreams(meter, options);
+  const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);
+  return {
+    observer: createObserver(meter),
+    page(_request, response) {
+      reader.collect().then(
+        ({ resourceMetrics }) => {
+          response.setHeader("Content-Type", "text/plain; version=0.0.4; charset=utf-8");
+          response.setHeader("Cache-Control", "no-store");
+          response.end(serializer.serialize(resourceMetrics));
+        },
+        (error: unknown) => {
+          response.statusCode = 500;
+          response.end(`The metrics could not be collected: ${String(error)}\n`);
+        },
+      );
+    },
+    stop: () => provider.shutdown(),
+  };
+}
+
+function createObserver(meter: Meter): FeedObserver {
+  const { description, unit } = metrics["millrace.tick.duration.seconds"];
+  const duration = meter.createHistogram("millrace.tick.duration.seconds", { description, unit });
+  const errors = meter.createCounter("millrace.database.errors", {
+    description: metrics["millrace.database.errors"].description,
+  });
+  const settled = { settled: true };
+  const idle = { settled: false };
+  return {
+    advanced: (durationMs, events) => duration.record(durationMs / 1000, events > 0 ? settled : idle),
+    failed: (code: FeedErrorCode) => errors.add(1, { code }),
+  };
+}
+
+const ofStatus: readonly (readonly [MetricName, (status: FeedStatus) => number | undefined])[] = [
+  ["millrace.feed.ready", ({ state }) => (state === "LIVE" ? 1 : 0)],
+  ["millrace.feed.head", ({ head, state }) => (state === "STARTING" ? undefined : head)],
+  ["millrace.feed.oldest", ({ oldest, state }) => (state === "STARTING" ? undefined : oldest)],
+  ["millrace.tick.age.seconds", ({ settledAgeMs }) => (settledAgeMs === undefined ? undefined : settledAgeMs / 1000)],
+  ["millrace.log.bytes", ({ logBytes }) => logBytes],
+  ["millrace.log.events", ({ logEvents }) => logEvents],
+  ["millrace.log.oldest", ({ logOldest, state }) => (state === "STARTING" ? undefined : logOldest)],
+];
+
+function observeFeed(meter: Meter, options: MetricsOptions): void {
+  const { feed, problems, storage, clock } = options;
+  for (const [name, read] of ofStatus) {
+    observe(meter, name, (result) => tell(result, read(feed.status())));
+  }
+  observe(meter, "millrace.event.age.seconds", (result) => {
+    const micros = feed.status().settledAtMicros;
+    tell(result, micros === undefined ? undefined : Math.max(0, clock.now() / 1000 - micros / 1e6));
+  });
+  observe(meter, "millrace.outbox.bytes", (result) => tell(result, storage()?.bytes));
+  observe(meter, "millrace.problems", (result) => {
+    const counts: Record<string, number> = {};
+    for (const { code } of problems()) {
+      counts[code] = (counts[code] ?? 0) + 1;
+    }
+    tellEach(result, counts, "code");
+  });
+}
+
+const ofStats: readonly (readonly [MetricName, (stats: FeedStats) => number])[] = [
+  ["millrace.streams.opened", ({ opened }) => opened],
+  ["millrace.lanes", ({ lanes }) => lanes],
+  ["millrace.lanes.bytes", ({ laneBytes }) => laneBytes],
+  ["millrace.lanes.touched", ({ laneTouches }) => laneTouches],
+  ["millrace.events.dispatched", ({ dispatched }) => dispatched],
+  ["millrace.events.delivered", ({ events }) => events],
+  ["millrace.events.dropped", ({ droppedEvents }) => droppedEvents],
+  ["millrace.frames.delivered", ({ frames }) => frames],
+  ["millrace.filter.errors", ({ filterErrors }) => filterErrors],
+  ["millrace.catch.ups", ({ catchUps }) => catchUps],
+  ["millrace.history.reads", ({ history }) => history.reads],
+  ["millrace.history.shared", ({ history }) => history.shared],
+  ["millrace.history.errors", ({ history }) => history.errors],
+  ["millrace.history.waiting", ({ history }) => history.waiting],
+  ["millrace.history.bytes", ({ history }) => history.cachedBytes],
+];
+
+function observeStreams(meter: Meter, options: MetricsOptions): void {
+  const stats = statsOf(options);
+  for (const [name, read] of ofStats) {
+    observe(meter, name, (result) => tell(result, read(stats())));
+  }
+  observe(meter, "millrace.streams", (result) => tellEach(result, stats().streamsByPhase, "state"));
+  observe(meter, "millrace.streams.policy", (result) => tellEach(result, stats().streamsByPolicy, "policy"));
+  observe(meter, "millrace.streams.ended", (result) => tellEach(result, stats().ended, "end"));
+  observe(meter, "millrace.stream.lag.versions", (result) => tellQuantiles(result, stats().lagVersions));
+  observe(meter, "millrace.stream.lag.seconds", (result) => {
+    const seconds = stats().lagMs.map((ms) => (ms ?? Number.POSITIVE_INFINITY) / 1000);
+    tellQuantiles(result, seconds);
+  });
+  observe(meter, "millrace.sent.bytes", (result) => tell(result, options.traffic.bytes));
+}
+
+/** Every instrument asks, and a look goes through all streams: one look answers them all. */
+function statsOf({ feed, clock }: MetricsOptions): () => FeedStats {
+  let last: { readonly stats: FeedStats; readonly atMs: number } | undefined;
+  return () => {
+    const nowMs = clock.monotonic();
+    if (last === undefined || nowMs - last.atMs > SAME_LOOK_MS) {
+      last = { stats: feed.stats(), atMs: nowMs };
+    }
+    return last.stats;
+  };
+}
+
+function observe(meter: Meter, name: MetricName, callback: (result: ObservableResult) => void): void {
+  const { kind, description, unit } = metrics[name];
+  const instrument =
+    kind === "counter"
+      ? meter.createObservableCounter(name, { description, unit })
+      : meter.createObservableGauge(name, { description, unit });
+  instrument.addCallback(callback);
+}
+
+function tell(result: ObservableResult, value: number | undefined): void {
+  if (value !== undefined) {
+    result.observe(value);
+  }
+}
+
+function tellEach(result: ObservableResult, values: Readonly<Record<string, number>>, attribute: string): void {
+  for (const [value, count] of Object.entries(values)) {
+    result.observe(count, { [attribute]: value });
+  }
+}
+
+/** Of no streams nothing is told: there is no distance that is 0. */
+function tellQuantiles(result: ObservableResult, values: readonly number[]): void {
+  const sorted = values.toSorted((a, b) => a - b);
+  for (const quantile of QUANTILES) {
+    const value = sorted[Math.max(0, Math.ceil(sorted.length * quantile) - 1)];
+    if (value !== undefined) {
+      result.observe(value, { quantile: String(quantile) });
+    }
+  }
+}
