@@ -33,14 +33,18 @@ let scratch: Uint8Array<ArrayBuffer> = new Uint8Array(4_096);
 export function objectCut(branch: Branch): (image: Image) => Image {
   const wanted = wantedOf(branch);
   return (image) => {
-    // What is left is never longer than what was there, but for what has no braces of its own.
-    const out = image.length + 2 <= scratch.length ? scratch : new Uint8Array(image.length + 2);
+    const start = skipSpace(image, 0);
+    if (image[start] !== OBJECT_START) {
+      return encoder.encode("{}");
+    }
+    // What is left is never longer than what was there, and as long only where it is the same.
+    const out = image.length <= scratch.length ? scratch : new Uint8Array(image.length);
     if (out.length <= MAX_KEPT_BYTES) {
       scratch = out;
     }
     const cut = new Cut(image, out);
     try {
-      cut.object(skipSpace(image, 0), wanted);
+      cut.object(start, wanted);
     } catch {
       return encoder.encode("{}");
     }
@@ -71,28 +75,26 @@ class Cut {
     return this.#length;
   }
 
-  /** Writes what is left of the value that begins at `start`. */
+  /** Writes what is left of the object that begins at `start`. */
   object(start: number, wanted: readonly Wanted[]): void {
     const image = this.#image;
     this.#byte(OBJECT_START);
-    if (image[start] === OBJECT_START) {
-      let first = true;
-      let at = skipSpace(image, start + 1);
-      while (image[at] !== OBJECT_END) {
-        const nameEnd = skipString(image, at);
-        const value = skipSpace(image, skipSpace(image, nameEnd) + 1);
-        const end = skipValue(image, value);
-        const found = this.#find(wanted, at + 1, nameEnd - 1);
-        if (found === "whole" || (found !== undefined && image[value] === OBJECT_START)) {
-          this.#separate(first);
-          first = false;
-          this.#copy(at, found === "whole" ? end : value);
-          if (found !== "whole") {
-            this.object(value, found);
-          }
+    let first = true;
+    let at = skipSpace(image, start + 1);
+    while (image[at] !== OBJECT_END) {
+      const nameEnd = skipString(image, at);
+      const value = skipSpace(image, skipSpace(image, nameEnd) + 1);
+      const end = skipValue(image, value);
+      const found = this.#find(wanted, at + 1, nameEnd - 1);
+      if (found === "whole" || (found !== undefined && image[value] === OBJECT_START)) {
+        this.#separate(first);
+        first = false;
+        this.#copy(at, found === "whole" ? end : value);
+        if (found !== "whole") {
+          this.object(value, found);
         }
-        at = nextMember(image, end);
       }
+      at = nextMember(image, end);
     }
     this.#byte(OBJECT_END);
   }

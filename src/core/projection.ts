@@ -20,7 +20,7 @@ export interface Projection {
   readonly cut: (image: Image) => Image;
 }
 
-const SEGMENT = /`((?:[^`]|``)*)`|([^.`]+)/y;
+const SEGMENT = /`((?:[^`]|``)*)`(?!`)|([^.`]+)/y;
 
 /**
  * Reads a column path: names with dots between them. A name that holds a dot or a backtick stands in backticks, in which a

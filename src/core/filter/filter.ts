@@ -124,8 +124,9 @@ function excerpt(text: string, offset: number): string {
   return [...text.slice(offset)].slice(0, 12).join("").split("\n")[0] ?? "";
 }
 
-/** Both from 1; the column in characters, not in UTF-16 units. */
+/** Both from 1; the column in characters, not in UTF-16 units. The parser counts the space before an operator to it. */
 function placeOf(text: string, offset: number): { readonly line: number; readonly column: number } {
-  const lines = text.slice(0, offset).split("\n");
+  const space = text.slice(offset).search(/\S/);
+  const lines = text.slice(0, offset + Math.max(space, 0)).split("\n");
   return { line: lines.length, column: [...(lines.at(-1) ?? "")].length + 1 };
 }

@@ -95,7 +95,7 @@ describe("compiled filters", () => {
         const [compiled, truth] = bothOutcomes(text, image);
         expect(compiled).toBe(truth);
       }),
-      { numRuns: Number(process.env["FILTER_RUNS"] ?? 100_000) },
+      { numRuns: Number(process.env.FILTER_RUNS ?? 100_000) },
     );
   });
 });

@@ -77,24 +77,42 @@ function jsonObject(members: readonly (readonly [string, string])[]): string {
 
 const COLUMNS = ["a", "b", "c", "d", "x y"] as const;
 
-/** An image of a row: some of the columns, in any order, at times with one of them twice. */
+const ints = fc.constantFrom("0", "1", "-1", "2", "42", "9007199254740992", "9007199254740993", "9223372036854775807");
+const doubles = fc.constantFrom("0.0", "1.0", "1.5", "-2.5", "0.1", "42.0", "9007199254740992.0", "1e3");
+const texts = strings.map((text) => JSON.stringify(text));
+
+/** What a column mostly holds: `a` an int, `b` a text, `c` a list, `d` a number, the last anything. */
+const typed: Readonly<Record<(typeof COLUMNS)[number], fc.Arbitrary<string>>> = {
+  a: ints,
+  b: strings.map(jsonString),
+  c: fc.array(fc.oneof(ints, texts), { maxLength: 4 }).map((items) => `[${items.join(",")}]`),
+  d: fc.oneof(doubles, ints, numbers),
+  "x y": json,
+};
+
+/** An image of a row: mostly all columns, in any order, at times with one of them twice. */
 export const rows: fc.Arbitrary<string> = fc
-  .array(fc.tuple(fc.constantFrom(...COLUMNS), json), { maxLength: 5 })
+  .tuple(
+    fc.shuffledSubarray([...COLUMNS], { minLength: 3 }),
+    fc.oneof(
+      { arbitrary: fc.constant([]), weight: 4 },
+      { arbitrary: fc.array(fc.constantFrom(...COLUMNS), { maxLength: 3 }), weight: 1 },
+    ),
+  )
+  .chain(([all, more]) =>
+    fc.tuple(
+      ...[...all, ...more].map((name) =>
+        fc.tuple(fc.constant(name), fc.oneof({ arbitrary: typed[name], weight: 4 }, { arbitrary: json, weight: 1 })),
+      ),
+    ),
+  )
   .chain((members) => fc.constantFrom(jsonObject(members), `  ${jsonObject(members).replaceAll(": ", ":")} `));
 
 const literals = fc.oneof(
-  fc.constantFrom("0", "1", "2", "-1", "42", "9007199254740992", "9007199254740993", "9223372036854775807", "1000"),
-  fc.constantFrom(
-    "1.0",
-    "1.5",
-    "0.1",
-    "9007199254740992.0",
-    "1e3",
-    "1u",
-    "18446744073709551615u",
-    "-9223372036854775808",
-  ),
-  strings.map((text) => JSON.stringify(text)),
+  ints,
+  doubles,
+  texts,
+  fc.constantFrom("1u", "18446744073709551615u", "-9223372036854775808"),
   fc.constantFrom("true", "false", "null", "b'a'", "[]", "[1, 'a']", "{'a': 1}"),
 );
 
@@ -104,10 +122,10 @@ const paths = fc.oneof(
     arbitrary: fc.constantFrom(
       'row["x y"]',
       "row.nothing",
-      "row.a.b",
+      'row["x y"].b',
       'row.b["a"]',
       "row.c[0]",
-      "row.d[1].a",
+      'row["x y"][1].a',
       "row[0]",
     ),
     weight: 2,
@@ -117,44 +135,71 @@ const paths = fc.oneof(
 
 const COMPARISONS = ["==", "!=", "<", "<=", ">", ">="];
 
-/** A filter, mostly one that yields a bool. */
-export const expressions: fc.Arbitrary<string> = fc.letrec<{ truth: string; value: string; list: string }>((tie) => ({
+type Grammar = {
+  readonly truth: string;
+  readonly int: string;
+  readonly text: string;
+  readonly value: string;
+  readonly list: string;
+};
+
+/** A filter: mostly sense, and some nonsense. */
+export const expressions: fc.Arbitrary<string> = fc.letrec<Grammar>((tie) => ({
   truth: fc.oneof(
     { maxDepth: 4, depthSize: "small" },
-    { weight: 5, arbitrary: infix(tie("value"), COMPARISONS, tie("value")) },
-    { weight: 5, arbitrary: infix(paths, COMPARISONS, literals) },
-    { weight: 3, arbitrary: infix(tie("value"), ["in"], tie("list")) },
-    { weight: 3, arbitrary: method(paths, ["startsWith", "endsWith", "contains"], literals) },
+    { weight: 4, arbitrary: infix(fc.constantFrom("row.a", "row.d"), COMPARISONS, fc.oneof(ints, doubles)) },
+    { weight: 3, arbitrary: infix(fc.constant("row.b"), COMPARISONS, texts) },
+    { weight: 3, arbitrary: infix(fc.constantFrom("row.a", "row.b", "row.d"), ["in"], tie("list")) },
+    { weight: 3, arbitrary: method(fc.constant("row.b"), ["startsWith", "endsWith", "contains"], texts) },
+    { weight: 3, arbitrary: infix(tie("int"), COMPARISONS, tie("int")) },
+    { weight: 3, arbitrary: infix(tie("text"), COMPARISONS, tie("text")) },
+    { weight: 2, arbitrary: method(tie("text"), ["startsWith", "endsWith", "contains"], tie("text")) },
     { weight: 1, arbitrary: method(paths, ["matches"], fc.constantFrom("'a+'", "'^.$'", "row.b")) },
-    {
-      weight: 2,
-      arbitrary: paths.filter((path) => /^row\.\w/.test(path) && !path.endsWith("]")).map((path) => `has(${path})`),
-    },
-    { weight: 6, arbitrary: infix(tie("truth"), ["&&", "||"], tie("truth")) },
+    { weight: 3, arbitrary: infix(tie("value"), COMPARISONS, tie("value")) },
+    { weight: 1, arbitrary: infix(tie("value"), ["in"], tie("list")) },
+    { weight: 1, arbitrary: method(paths, ["startsWith", "endsWith", "contains"], literals) },
+    { weight: 2, arbitrary: fc.constantFrom("a", "b", "nothing", "a.b", "c.d").map((path) => `has(row.${path})`) },
+    { weight: 8, arbitrary: infix(tie("truth"), ["&&", "||"], tie("truth")) },
     { weight: 2, arbitrary: tie("truth").map((truth) => `!(${truth})`) },
     { weight: 1, arbitrary: choice(tie("truth"), tie("truth"), tie("truth")) },
-    { weight: 1, arbitrary: macro(paths, tie("truth")) },
+    { weight: 2, arbitrary: macro(paths, tie("truth")) },
     { weight: 1, arbitrary: fc.oneof(paths, literals) },
+  ),
+  int: fc.oneof(
+    { maxDepth: 3, depthSize: "small" },
+    { weight: 3, arbitrary: fc.constantFrom("row.a", "size(row.b)", "row.b.size()", "size(row.c)", "int(row.d)") },
+    { weight: 3, arbitrary: ints },
+    { weight: 2, arbitrary: infix(tie("int"), ["+", "-", "*", "/", "%"], tie("int")) },
+    { weight: 1, arbitrary: choice(tie("truth"), tie("int"), tie("int")) },
+  ),
+  text: fc.oneof(
+    { maxDepth: 2, depthSize: "small" },
+    { weight: 3, arbitrary: fc.constantFrom("row.b", "string(row.a)") },
+    { weight: 2, arbitrary: texts },
+    { weight: 1, arbitrary: infix(tie("text"), ["+"], tie("text")) },
   ),
   value: fc.oneof(
     { maxDepth: 3, depthSize: "small" },
     { weight: 6, arbitrary: paths },
     { weight: 5, arbitrary: literals },
     { weight: 2, arbitrary: infix(tie("value"), ["+", "-", "*", "/", "%"], tie("value")) },
-    {
-      weight: 1,
-      arbitrary: fc
-        .tuple(fc.constantFrom("size", "int", "string", "double", "type", "dyn", "-"), tie("value"))
-        .map(([name, value]) => `${name}(${value})`),
-    },
+    { weight: 1, arbitrary: application(["size", "int", "string", "double", "type", "dyn", "-"], tie("value")) },
     { weight: 1, arbitrary: tie("value").map((value) => `(${value}).size()`) },
     { weight: 1, arbitrary: choice(tie("truth"), tie("value"), tie("value")) },
   ),
   list: fc.oneof(
-    { weight: 3, arbitrary: fc.array(literals, { maxLength: 4 }).map((items) => `[${items.join(", ")}]`) },
+    {
+      weight: 4,
+      arbitrary: fc.array(fc.oneof(ints, texts, literals), { maxLength: 4 }).map((items) => `[${items.join(", ")}]`),
+    },
+    { weight: 1, arbitrary: fc.constant("row.c") },
     { weight: 1, arbitrary: paths },
   ),
 })).truth;
+
+function application(names: readonly string[], arg: fc.Arbitrary<string>) {
+  return fc.tuple(fc.constantFrom(...names), arg).map(([name, value]) => `${name}(${value})`);
+}
 
 function infix(left: fc.Arbitrary<string>, operators: readonly string[], right: fc.Arbitrary<string>) {
   return fc.tuple(left, fc.constantFrom(...operators), right).map(([a, operator, b]) => `(${a}) ${operator} (${b})`);

@@ -15,7 +15,7 @@ const image = fc.oneof(
   text.map((value) => bytes(JSON.stringify(value))),
   fc.constant(bytes('{ "n": 12345678901234567890.000, "s": "\\u0000" }\n')),
 );
-const event: fc.Arbitrary<Event> = fc.record({
+const committed: fc.Arbitrary<Event> = fc.record({
   version: fc.oneof(fc.integer({ min: 1, max: 300 }), fc.maxSafeNat()),
   topic: fc.stringMatching(/^[a-z0-9_.]{1,60}$/),
   key: fc.option(text, { nil: undefined }),
@@ -41,6 +41,9 @@ const event: fc.Arbitrary<Event> = fc.record({
     { nil: undefined },
   ),
 });
+const event: fc.Arbitrary<Event> = fc
+  .tuple(committed, fc.constantFrom(undefined, "ENTERED", "LEFT"))
+  .map(([its, transition]) => (transition === undefined ? its : { ...its, transition }));
 const cursor = fc.oneof(fc.constant(""), fc.stringMatching(/^[A-Za-z0-9_-]{20,60}$/));
 const binary = "application/grpc+proto";
 const json = "application/connect+json";
