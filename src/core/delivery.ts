@@ -1,6 +1,6 @@
 import type { AlarmClock, Sleeper } from "./alarm-clock.ts";
-import { backOffMs } from "./back-off.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
+import { DeliveryHistory, type HistoryConsumer, type HistoryMeans } from "./delivery-history.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { DeliveryTotals, StreamEnd } from "./feed-stats.ts";
@@ -10,7 +10,6 @@ import { EpochOver } from "./lineage.ts";
 import type { Outlet, StreamControl } from "./outlet.ts";
 import type { Page } from "./page.ts";
 import type { PolicyKind } from "./policy.ts";
-import type { Clock, Timers } from "./ports.ts";
 import type { Runnable, RunQueue } from "./run-queue.ts";
 import type { SnapshotRun } from "./snapshot-run.ts";
 import type { Stream } from "./stream.ts";
@@ -23,19 +22,10 @@ const FORGET_MS = 1_000;
 /** Long before that the feed itself has noticed that its epoch is over, if it is: it asks ten times a second. */
 const OVER_KNOWN_MS = 30_000;
 
-/** Where a stream's history comes from. */
-export interface History {
-  /** As `FeedStore.readAfter`; `reader` tells whose turn it is. */
-  readAfter(after: Version, reader: object, signal: AbortSignal): Promise<Page | undefined>;
-}
-
 /** What all driven streams of a feed share. */
-export interface DeliveryContext {
-  readonly history: History;
+export interface DeliveryContext extends HistoryMeans {
   readonly queue: RunQueue;
   readonly alarms: AlarmClock;
-  readonly clock: Clock;
-  readonly timers: Timers;
   readonly totals: DeliveryTotals;
   /** The time of the append that is under way, so that the thousands it wakes need not look at the clock each. */
   readonly appendingAtMs: number | undefined;
@@ -72,7 +62,7 @@ export interface DeliveryOptions {
  * between an append and the client's socket, for a chain of those costs more per frame than everything else that happens
  * to it. It works when it is woken: by its lane, its one timer, its read, its snapshot, or its outlet.
  */
-export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
+export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, StreamControl {
   readonly stream: Stream;
   readonly lane: Lane;
   readonly peer: string | undefined;
@@ -92,10 +82,9 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
   #blockedSinceMs: number | undefined;
   /** History was read for it since, or before, and is not given back. */
   #holdsHistory = false;
-  /** Ends the read that is under way. Most streams never read. */
-  #reading: AbortController | undefined;
-  #readFailures = 0;
-  #cancelRetry: (() => void) | undefined;
+  #history: DeliveryHistory | undefined;
+  /** Of an epoch that the snapshot believes to be over. */
+  #cancelDoubt: (() => void) | undefined;
   /** It went on from the table, and has not met the log again. */
   #behind = false;
   #error: { readonly cause: unknown } | undefined;
@@ -112,7 +101,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
 
   /** How far it is behind the head in versions; 0 when it waits for what it wants to come. */
   lagAt(head: Version): number {
-    const waits = this.parkedAt >= 0 && this.#reading === undefined && this.stream.phase === "live";
+    const waits = this.parkedAt >= 0 && this.#history?.reading !== true && this.stream.phase === "live";
     return waits || this.#cursor === undefined ? 0 : Math.max(0, head - this.#cursor.version);
   }
 
@@ -153,7 +142,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
   }
 
   cancel(reason: unknown): void {
-    this.#finish(reason);
+    this.#finish(reason, "CANCELLED");
   }
 
   run(nowMs: number): boolean {
@@ -273,20 +262,19 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
   }
 
   /** Leaves nothing behind. */
-  #finish(error: unknown): void {
+  #finish(error: unknown, end = endOf(error)): void {
     if (this.#ended) {
       return;
     }
     this.#ended = true;
     const { alarms, totals } = this.#context;
     alarms.stop(this);
-    this.#cancelRetry?.();
+    this.#cancelDoubt?.();
     this.#parking.delete(this);
-    const reason = this.#reading === undefined && this.#snapshot === undefined ? undefined : overAndOut();
-    this.#reading?.abort(reason);
-    this.#snapshot?.ending.abort(reason);
+    this.#history?.stop(overAndOut());
+    this.#snapshot?.ending.abort(overAndOut());
     this.#snapshot?.run.close().catch(() => undefined);
-    totals.countEnd(endOf(error));
+    totals.countEnd(end);
     this.#context.ended(this);
     this.#outlet?.end(withCursor(error, this.#cursor));
   }
@@ -300,7 +288,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
         if (error instanceof EpochOver) {
           this.#awaitFailure(error);
         } else {
-          this.#fail(error);
+          this.fail(error);
         }
       },
     );
@@ -314,59 +302,27 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
     if (this.#ended) {
       return;
     }
-    this.#cancelRetry = this.#context.timers.after(OVER_KNOWN_MS, () => {
+    this.#cancelDoubt = this.#context.timers.after(OVER_KNOWN_MS, () => {
       if (!this.#context.over) {
-        this.#fail(error);
+        this.fail(error);
       }
     });
   }
 
   /** Reads in the background: a stream that waits for the table still says its checkpoints. */
   #read(after: Version): void {
-    const { stream } = this;
-    const { history, totals } = this.#context;
     if (!this.#behind) {
       this.#behind = true;
-      totals.catchUps += 1;
+      this.#context.totals.catchUps += 1;
     }
-    this.#reading = new AbortController();
-    history.readAfter(after, this, this.#reading.signal).then(
-      (page) => {
-        this.#reading = undefined;
-        if (page === undefined) {
-          this.#retryRead();
-          return;
-        }
-        this.#readFailures = 0;
-        this.#holdsHistory = true;
-        this.#settle(() => stream.supply(page));
-        this.#awaitForgetting();
-      },
-      (error: unknown) => {
-        this.#reading = undefined;
-        if (error instanceof FeedError && error.code === "DRAINING") {
-          // Nobody reads any more; the stream says `closing` as soon as its client comes for it.
-          return;
-        }
-        // An epoch that is over ends the stream by `failure`, which knows more about it.
-        if (error instanceof EpochOver || (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE")) {
-          this.#retryRead();
-          return;
-        }
-        this.#fail(error);
-      },
-    );
+    this.#history ??= new DeliveryHistory(this.#context, this);
+    this.#history.read(after);
   }
 
-  #retryRead(): void {
-    const { stream } = this;
-    const { clock, timers } = this.#context;
-    if (this.#ended) {
-      return;
-    }
-    this.#readFailures += 1;
-    const delayMs = backOffMs(this.#readFailures, clock);
-    this.#cancelRetry = timers.after(delayMs, () => this.#settle(() => stream.supply(undefined)));
+  supply(page: Page | undefined): void {
+    this.#holdsHistory ||= page !== undefined;
+    this.#settle(() => this.stream.supply(page));
+    this.#awaitForgetting();
   }
 
   #settle(supply: () => void): void {
@@ -377,11 +333,11 @@ export class Delivery implements Runnable, Parkable, Sleeper, StreamControl {
       supply();
       this.wake();
     } catch (error) {
-      this.#fail(error);
+      this.fail(error);
     }
   }
 
-  #fail(cause: unknown): void {
+  fail(cause: unknown): void {
     this.#error ??= { cause };
     this.wake();
   }
