@@ -1,4 +1,5 @@
 import type { Event } from "./event.ts";
+import { ColumnIndex } from "./filter/column-index.ts";
 import type { Lane } from "./lane.ts";
 import type { Matcher } from "./selector.ts";
 import { isTopicTemplate, mayBecome, type TopicPattern, topicTokens } from "./topic.ts";
@@ -10,8 +11,8 @@ const ANY_TOKEN = "*";
 /**
  * Which lanes an event may concern, found without looking at the others.
  *
- * Patterns hang in a tree of tokens, exact topics too; each end of a pattern has a shelf of the lanes that asked for it, and
- * those of them that listed keys lie there by key. A topic's way through the tree is remembered until the tree grows. Lanes
+ * Patterns hang in a tree of tokens, exact topics too; each end of a pattern has a shelf of the lanes that asked for it. Those
+ * of them that listed keys lie there by key, and those whose filters require a value of a column by that. A topic's way through the tree is remembered until the tree grows. Lanes
  * that come to a shelf that is there change no way, so that ten thousand of them cost ten thousand entries of sets.
  */
 export class LaneIndex {
@@ -96,19 +97,26 @@ type Interest = Matcher["interest"][number];
 
 /** Lanes that asked for one pattern of topics. */
 export class Shelf {
-  /** Whatever the key. */
+  /** Whatever the key and the row. */
   readonly #any = new Set<Lane>();
+  /** Those whose filters require a value of a column. */
+  #byColumn: ColumnIndex<Lane> | undefined;
   /** Those that listed keys, and by each of these keys. */
   #keyed: Set<Lane> | undefined;
   #byKey: Map<string, Lane | Set<Lane>> | undefined;
 
   get empty(): boolean {
-    return this.#any.size === 0 && (this.#keyed === undefined || this.#keyed.size === 0);
+    return this.#any.size === 0 && (this.#keyed?.size ?? 0) === 0 && (this.#byColumn?.empty ?? true);
   }
 
-  add(lane: Lane, { keys }: Interest): void {
+  add(lane: Lane, { keys, requirement }: Interest): void {
     if (keys === undefined) {
-      this.#any.add(lane);
+      if (requirement === undefined) {
+        this.#any.add(lane);
+      } else {
+        this.#byColumn ??= new ColumnIndex();
+        this.#byColumn.add(lane, requirement);
+      }
       return;
     }
     this.#keyed ??= new Set();
@@ -124,9 +132,10 @@ export class Shelf {
     }
   }
 
-  delete(lane: Lane, { keys }: Interest): void {
+  delete(lane: Lane, { keys, requirement }: Interest): void {
     if (keys === undefined) {
       this.#any.delete(lane);
+      this.#byColumn?.delete(lane, requirement ?? []);
       return;
     }
     this.#keyed?.delete(lane);
@@ -148,6 +157,14 @@ export class Shelf {
       if (lane.offer(event)) {
         touched.push(lane);
       }
+    }
+    if (this.#byColumn?.empty === false) {
+      this.#byColumn.offer(event, (lane) => {
+        shown += 1;
+        if (lane.offer(event)) {
+          touched.push(lane);
+        }
+      });
     }
     if (this.#byKey === undefined) {
       return shown;

@@ -38,6 +38,18 @@ export type FilterRefusal =
 /** The filter, or why it is none. */
 export type ParsedFilter = { readonly filter: Filter } | { readonly refusal: FilterRefusal };
 
+/** Filters that are kept compiled: after a restart thousands of streams come back with the same ones. */
+const CACHED_FILTERS = 512;
+
+interface Compiled {
+  readonly about: Filter["about"];
+  readonly cost: number;
+  readonly requirement: Requirement | undefined;
+  readonly evaluate: Node;
+}
+
+const cache = new Map<string, Compiled>();
+
 const encoder = new TextEncoder();
 
 /**
@@ -51,20 +63,35 @@ export function parseFilter(text: string, limits: FilterLimits, onError: () => v
     return { refusal: { kind: "limit", limit: "maxFilterBytes", value: bytes } };
   }
   try {
-    const { expr, positions } = parsed(text);
-    const { variables, cost } = checkExpr(expr, positions);
+    const { about, cost, requirement, evaluate } = compiled(text);
     if (cost > limits.maxFilterCost) {
       return { refusal: { kind: "limit", limit: "maxFilterCost", value: cost } };
     }
-    const about = variables.size === 1 && variables.has("row") ? "rows" : "events";
-    const requirement = about === "rows" ? requirementOf(expr) : undefined;
-    return { filter: { text, about, requirement, test: testOf(compileExpr(expr), onError) } };
+    return { filter: { text, about, requirement, test: testOf(evaluate, onError) } };
   } catch (error) {
     if (!(error instanceof FilterProblem)) {
       throw error;
     }
     return { refusal: { kind: "invalid", message: error.message, ...placeOf(text, error.offset) } };
   }
+}
+
+/** What a filter remembers of the rows that it saw does not depend on whose it is: all who have the same text share it. */
+function compiled(text: string): Compiled {
+  const known = cache.get(text);
+  if (known !== undefined) {
+    return known;
+  }
+  const { expr, positions } = parsed(text);
+  const { variables, cost } = checkExpr(expr, positions);
+  const about = variables.size === 1 && variables.has("row") ? "rows" : "events";
+  const requirement = about === "rows" ? requirementOf(expr) : undefined;
+  const fresh: Compiled = { about, cost, requirement, evaluate: compileExpr(expr) };
+  if (cache.size >= CACHED_FILTERS) {
+    cache.clear();
+  }
+  cache.set(text, fresh);
+  return fresh;
 }
 
 function testOf(evaluate: Node, onError: () => void): Filter["test"] {

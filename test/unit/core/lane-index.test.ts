@@ -154,4 +154,26 @@ describe("lane index", () => {
     expect(world.show(eventOf("orders", "7", true)).touches).toBe(1_001);
     expect(world.show(eventOf("orders.{region}", undefined)).touches).toBe(0);
   });
+
+  test("lanes that filter by a column cost nothing for rows with other values", () => {
+    const world = new World();
+    const rowOf = (row: unknown): Event => ({
+      ...eventOf("orders", "1"),
+      after: new TextEncoder().encode(JSON.stringify(row)),
+    });
+    for (let lane = 0; lane < 1_000; lane++) {
+      world.add([
+        { topics: ["orders"], keys: [], operations: [], filter: `row.customer == ${lane} && row.amount > 0` },
+      ]);
+    }
+    world.add([{ topics: [], keys: [], operations: [], filter: "row.customer in [7, 8]" }]);
+    expect(world.show(rowOf({ customer: 7 }))).toMatchObject({ touches: 2, shown: [7, 1_000] });
+    expect(world.show(rowOf({ customer: 8.0 }))).toMatchObject({ touches: 2, shown: [8, 1_000] });
+    expect(world.show(rowOf({ customer: "7" })).touches).toBe(0);
+    expect(world.show(rowOf({ client: 7 })).touches).toBe(1_001);
+    expect(world.show(eventOf("orders", undefined, true)).touches).toBe(1_001);
+    expect(world.show({ ...rowOf({ customer: 7 }), operation: "UPDATE" }).touches).toBe(1_001);
+    world.removeAll();
+    expect(world.index.shelvesOf("orders").every(({ empty }) => empty)).toBe(true);
+  });
 });
