@@ -13,6 +13,7 @@ import type { Clock } from "./ports.ts";
 import { type Passage, type Position, Progress } from "./scan.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
 import type { SnapshotStarted, SnapshotStep } from "./snapshot-run.ts";
+import type { StreamAction } from "./stream-action.ts";
 import { checkpointFrame, closingFrame, type FeedView, openedFrame, snapshotStartedFrame } from "./stream-frames.ts";
 import type { StreamLife } from "./stream-life.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
@@ -36,23 +37,6 @@ export interface StreamOptions {
   /** What was left out around its start, and said so, in an earlier call. */
   readonly thinned?: Thinned | undefined;
 }
-
-/** What whoever drives a stream does next; then it calls `step` again. */
-export type StreamAction =
-  /** Hand it to the client. */
-  | { readonly kind: "emit"; readonly frame: Frame }
-  /** Begin to read the history after this version, and `supply` it when it has come. Said once per read. */
-  | { readonly kind: "read"; readonly after: Version }
-  /** Begin to get the snapshot's next step, and `supplySnapshot` it when it has come. Said once per step. */
-  | { readonly kind: "snapshot" }
-  /** Sleep until the feed changes, a read or a step has come, or this moment (monotonic milliseconds; may be infinity). */
-  | { readonly kind: "wait"; readonly untilMs: number }
-  /** There is more to look at: step again, when others have had their turn. */
-  | { readonly kind: "more" }
-  /** Its client is too slow for it: nothing but this error follows. */
-  | { readonly kind: "fail"; readonly error: FeedError }
-  /** The last frame was emitted. */
-  | { readonly kind: "end" };
 
 const SNAPSHOT: StreamAction = { kind: "snapshot" };
 const MORE: StreamAction = { kind: "more" };
@@ -80,6 +64,8 @@ export class Stream {
   readonly #clock: Clock;
   readonly #course: Course;
   readonly #intake: Intake;
+  /** Takes what its lane has, whole: nothing steers it, slows it down or cuts it at ticks. As nearly all streams do. */
+  readonly #plain: boolean;
   readonly #pace: Pace | undefined;
   readonly #patience: Patience | undefined;
   #phase: StreamPhase = "opening";
@@ -111,6 +97,8 @@ export class Stream {
     this.#pace = maxEventsPerSecond === undefined ? undefined : new Pace(maxEventsPerSecond, nowMs);
     this.#intake = new Intake({ lane, feed: view, pace: this.#pace, byTicks: checkpointEveryTick });
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
+    const keeps = policy.kind === "BLOCK" || policy.kind === "DISCONNECT";
+    this.#plain = keeps && thinned === undefined && this.#pace === undefined && !checkpointEveryTick;
     this.#toldVersion = start.version;
     this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
   }
@@ -127,6 +115,7 @@ export class Stream {
   /** Begins after the start position. */
   begin(): void {
     this.#occur("positioned");
+    this.#patience?.begin(this.#lag);
     this.#queue.push(openedFrame(this.#view, this.#cursor()));
   }
 
@@ -188,7 +177,7 @@ export class Stream {
     if (this.#phase === "closing") {
       return END;
     }
-    const queued = this.#queue.shift();
+    const queued = this.#queue.length === 0 ? undefined : this.#queue.shift();
     if (queued !== undefined) {
       return this.#emit(queued);
     }
@@ -229,6 +218,7 @@ export class Stream {
     this.#snapshot = undefined;
     this.#progress = new Progress(state.position);
     this.#occur("snapshot_done");
+    this.#patience?.begin(this.#lag);
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
     const { version } = state.position;
     this.#toldVersion = version;
@@ -241,12 +231,19 @@ export class Stream {
     if (!this.heedsEveryTick) {
       this.#options.lane.skip(progress);
     }
-    this.#occur(this.#inLog() ? "met_the_log" : "fell_behind");
+    const inLog = this.#inLog();
+    if (inLog !== (this.#phase === "live")) {
+      this.#occur(inLog ? "met_the_log" : "fell_behind");
+    }
     if (this.#isTooFarBehind(nowMs)) {
       return { kind: "fail", error: this.#tooSlow(this.#behind()) };
     }
     if (this.#clean && this.#hasNews(nowMs)) {
       return this.#checkpoint(nowMs);
+    }
+    if (this.#plain) {
+      const step = this.#options.lane.next(progress, this.#page);
+      return step === undefined ? this.#lookAfter(progress.scanned, NEVER, nowMs) : this.#pass(step, nowMs);
     }
     const verdict = this.#course.next(progress, (after) => this.#intake.pageAfter(after, this.#page));
     switch (verdict.kind) {
@@ -344,11 +341,11 @@ export class Stream {
   }
 
   #isTooFarBehind(nowMs: number): boolean {
-    return this.#patience?.isOver(this.#view.log.head - this.#progress.scanned, nowMs) === true;
+    return this.#patience?.isOver(this.#lag, nowMs) === true;
   }
 
   #behind(): string {
-    return `is ${this.#view.log.head - this.#progress.scanned} versions behind, more than it asked to be borne with`;
+    return `is ${this.#lag} versions behind, more than it asked to be borne with`;
   }
 
   #tooSlow(what: string): FeedError {
