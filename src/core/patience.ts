@@ -17,6 +17,11 @@ export class Patience {
     this.#maxLagEvents = maxLagEvents;
   }
 
+  /** The stream begins to be judged at this lag. */
+  begin(lag: number): void {
+    this.#best = lag;
+  }
+
   /** Whether it is over, at this lag; `nowMs` is monotonic. */
   isOver(lag: number, nowMs: number): boolean {
     this.#best = Math.min(this.#best, lag);

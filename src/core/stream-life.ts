@@ -39,7 +39,9 @@ export function lifeOf(deadlineMs: number | undefined, maxAgeMs: number, clock: 
   }
   const leadMs = Math.min(DEADLINE_LEAD_MS, Math.max(0, deadlineMs - nowMs) / 10);
   const closesAtMs = deadlineMs - leadMs;
-  return age.closesAtMs < closesAtMs ? age : { closesAtMs, reason: "DEADLINE", endsAtMs: deadlineMs };
+  // At the deadline itself it is the transport's, which knows how to say it.
+  const endsAtMs = deadlineMs + DEADLINE_LEAD_MS;
+  return age.closesAtMs < closesAtMs ? age : { closesAtMs, reason: "DEADLINE", endsAtMs };
 }
 
 function aged(closesAtMs: number): StreamLife {

@@ -340,6 +340,10 @@ export class Stream {
     );
   }
 
+  get #lag(): number {
+    return this.#view.log.head - this.#progress.scanned;
+  }
+
   #isTooFarBehind(nowMs: number): boolean {
     return this.#patience?.isOver(this.#lag, nowMs) === true;
   }
