@@ -137,6 +137,34 @@ export function resumedSnapshotContract(harness: ContractHarness): void {
       }
     });
 
+    test("G7 a filtered one, cut behind any row, ends with the rows that match, whatever entered and left", async () => {
+      await using world = await harness.open({ pageEvents: 3 });
+      await using running = await runFeed(world);
+      const writer = await world.writer();
+      await fillTables(writer);
+      const selectors = [{ ...select(["orders", "parcels.*"]), filter: "row.n in [0, 5, 100, 300, 500]" }];
+      await using first = new Reader(running.feed, { start: START, selectors, maxBatchBytes: 1 });
+      await first.until((r) => r.frames.some(isComplete), "the end of its snapshot");
+      await changeEverything(writer);
+      const whole = await stateNow(world, running.feed);
+      const expected = [...whole.rows].filter(([, row]) => [0, 5, 100, 300, 500].includes(JSON.parse(row).n));
+      const seen = new Set<string>();
+      for (const [at, frame] of first.frames.slice(0, first.frames.findIndex(isComplete) + 1).entries()) {
+        const cursor = frame.kind === "opened" ? undefined : cursorOf(frame);
+        if (cursor === undefined) {
+          continue;
+        }
+        await using resumed = new Reader(running.feed, { start: resumeAfter(cursor), selectors });
+        await resumed.passes(whole.version);
+        const frames = [...first.frames.slice(0, at + 1), ...resumed.frames];
+        expect(sorted(followed(frames)), `cut behind frame ${at}`).toEqual(expected.toSorted());
+        for (const { transition } of resumed.events) {
+          seen.add(transition ?? "");
+        }
+      }
+      expect(seen).toEqual(new Set(["", "ENTERED", "LEFT"]));
+    });
+
     if (harness.capabilities.has("snapshot_cut")) {
       test("G7 one that may not copy all at once goes on by itself, with each row counted once", async () => {
         await using world = await harness.open({ pageEvents: 2, cutSnapshots: true });
@@ -312,6 +340,29 @@ async function messagesAfter(
   await using reader = new Reader(feed, { start, selectors: [select(["notes"])] });
   await reader.passes(until);
   return reader.versions.filter((message) => message <= until);
+}
+
+/** What a client holds that does what docs/filters.md says: put, take away on DELETE and LEFT, empty on TRUNCATE. */
+function followed(frames: readonly Frame[]): ReadonlyMap<string, string> {
+  const rows = new Map<string, string>();
+  for (const frame of frames) {
+    if (frame.kind === "snapshot_started" && !frame.resumed) {
+      rows.clear();
+    }
+    for (const { operation, transition, topic, key, after } of frame.kind === "events" ? frame.events : []) {
+      const place = `${topic}/${key}`;
+      if (operation === "TRUNCATE") {
+        [...rows.keys()]
+          .filter((held) => held.startsWith(topic.replace("{region}", "")))
+          .map((held) => rows.delete(held));
+      } else if (operation === "DELETE" || transition === "LEFT") {
+        rows.delete(place);
+      } else {
+        rows.set(place, new TextDecoder().decode(after));
+      }
+    }
+  }
+  return rows;
 }
 
 function sorted(rows: ReadonlyMap<string, string>): [string, string][] {

@@ -57,6 +57,48 @@ export function selectionContract(harness: ContractHarness): void {
       expect(orders.events).toEqual([]);
     });
 
+    test("G1 a filter on rows tells what comes into its set and goes out of it, with the columns asked for", async () => {
+      await using world = await harness.open();
+      await using running = await runFeed(world);
+      const writer = await world.writer();
+      await transact(writer, async (w) => {
+        for (const n of [1, 2_000_000_000, 2, 5, 6]) {
+          await w.put("orders", "1", n);
+        }
+        await w.remove("orders", "1");
+        await w.emit("orders.own", "1", 5);
+      });
+      const selectors = [{ ...select([]), filter: "row.n >= 5", fields: ["n", "nothing"] }];
+      await using reader = new Reader(running.feed, { selectors });
+      await reader.passes(7);
+      const decoder = new TextDecoder();
+      const shown = reader.events.map(({ version, operation, transition, before, after }) => [
+        version,
+        operation,
+        transition,
+        ...[before, after].map((image) => image && JSON.parse(decoder.decode(image))),
+      ]);
+      expect(shown).toEqual([
+        [2, "UPDATE", "ENTERED", { n: 1 }, { n: 2_000_000_000 }],
+        [3, "UPDATE", "LEFT", undefined, undefined],
+        [4, "UPDATE", "ENTERED", { n: 2 }, { n: 5 }],
+        [5, "UPDATE", undefined, { n: 5 }, { n: 6 }],
+        [6, "DELETE", undefined, { n: 6 }, undefined],
+        [7, "MESSAGE", undefined, undefined, { n: 5 }],
+      ]);
+    });
+
+    test("a wrong filter is refused with its place", async () => {
+      await using world = await harness.open();
+      await using running = await runFeed(world);
+      await using reader = new Reader(running.feed, { selectors: [{ ...select([]), filter: "row.n >\n rwo.n" }] });
+      await reader.until((r) => r.ended, "its end");
+      expect(reader.error).toMatchObject({
+        code: "FILTER_INVALID",
+        detail: { filter: { selector: 0, line: 2, column: 2 } },
+      });
+    });
+
     test("a wrong pattern is refused with its place", async () => {
       await using world = await harness.open();
       await using running = await runFeed(world);
