@@ -5,6 +5,7 @@ import type { BodySink, BodySinkOwner } from "../rpc/hand-off/body-sink.ts";
 import { type BodyHost, MuxedBody } from "./body.ts";
 import { giveBack, takeBuffer } from "./buffers.ts";
 import { windowUpdate } from "./frame.ts";
+import { Gate } from "./gate.ts";
 import { Inbound } from "./inbound.ts";
 import { Ledger } from "./ledger.ts";
 import { Outbound } from "./outbound.ts";
@@ -22,6 +23,8 @@ const STREAM_PENDING_MAX_BYTES = 262_144;
 const CONNECTION_PENDING_MAX_BYTES = 8_388_608;
 /** Batches of one connection in one turn; the other connections come next. */
 const BATCHES_PER_TURN = 4;
+/** What may wait for the library to end a write; usually a turn's input. */
+const WAITING_MAX_BYTES = 65_536;
 /** The library sends in immediates of its own. After so many turns, what it has not used of a credit it does not need. */
 const TURNS_TO_USE_CREDIT = 3;
 /**
@@ -49,6 +52,7 @@ export class Mux extends Duplex implements BodyHost {
   readonly #ledger: Ledger;
   readonly #inbound: Inbound;
   readonly #outbound: Outbound;
+  readonly #gate = new Gate((bytes) => this.#deliver(bytes));
   #scheduled = false;
   #turns = 0;
   #updatesSeen = 0;
@@ -83,9 +87,12 @@ export class Mux extends Duplex implements BodyHost {
     this.#outbound = new Outbound(this.#ledger);
     socket.setNoDelay?.(true);
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
-    socket.on("end", () => this.push(null));
+    socket.on("end", () => this.#gate.pass(null));
     socket.on("error", (error) => this.destroy(error));
-    socket.on("close", () => this.destroy());
+    socket.on("close", () => {
+      this.#gate.flush();
+      this.destroy();
+    });
     socket.on("drain", () => this.#drained());
   }
 
@@ -163,7 +170,9 @@ export class Mux extends Duplex implements BodyHost {
   }
 
   override _read(): void {
-    this.#socket.resume();
+    if (this.#gate.bytes <= WAITING_MAX_BYTES) {
+      this.#socket.resume();
+    }
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, written: (error?: Error | null) => void): void {
@@ -191,15 +200,24 @@ export class Mux extends Duplex implements BodyHost {
   #receive(chunk: Buffer): void {
     const out: Uint8Array[] = [];
     this.#inbound.push(chunk, out);
-    let more = true;
-    for (const bytes of out) {
-      more = this.push(bytes) && more;
+    const [first] = out;
+    if (first !== undefined) {
+      // In one piece, as it came: the library counts what it has to answer at once, and knows a flood by that.
+      this.#gate.pass(out.length === 1 ? first : Buffer.concat(out));
     }
-    if (!more) {
+    if (this.#gate.bytes > WAITING_MAX_BYTES) {
       this.#socket.pause();
     }
     if (this.#creditDue || this.#owed.size > 0) {
       this.schedule();
+    }
+  }
+
+  #deliver(bytes: Uint8Array | null): void {
+    if (this.push(bytes) || bytes === null) {
+      this.#socket.resume();
+    } else {
+      this.#socket.pause();
     }
   }
 
@@ -221,7 +239,7 @@ export class Mux extends Duplex implements BodyHost {
     if (socket.writableNeedDrain) {
       this.#written = written;
     } else {
-      written();
+      this.#gate.finish(written);
     }
   }
 
@@ -229,7 +247,9 @@ export class Mux extends Duplex implements BodyHost {
     const written = this.#written;
     this.#written = undefined;
     this.schedule();
-    written?.();
+    if (written !== undefined) {
+      this.#gate.finish(written);
+    }
   }
 
   #flush(): void {
@@ -288,7 +308,7 @@ export class Mux extends Duplex implements BodyHost {
       const increment = bytes - window.library;
       if (increment > 0) {
         window.library = bytes;
-        this.push(windowUpdate(window.id, increment));
+        this.#gate.pass(windowUpdate(window.id, increment));
       }
     }
     this.#owed.clear();
@@ -300,7 +320,7 @@ export class Mux extends Duplex implements BodyHost {
     const increment = this.#ledger.connection.credit(others);
     if (increment > 0) {
       this.#credited = this.#turns;
-      this.push(windowUpdate(0, increment));
+      this.#gate.pass(windowUpdate(0, increment));
     }
   }
 

@@ -9,8 +9,8 @@ export class WireJudge {
   readonly violations: string[] = [];
   #connection = 65_535;
   #initial = 65_535;
-  readonly #streams = new Map<number, { window: number; headed: boolean; over: boolean }>();
-  /** Initial windows that were announced and not acknowledged; a smaller one counts from then on. */
+  readonly #streams = new Map<number, { granted: number; headed: boolean; over: boolean }>();
+  /** Initial windows that were announced and not acknowledged: until then each of them may be what the server goes by. */
   readonly #announced: (number | undefined)[] = [];
   #block = 0;
   #maxFrame = 16_384;
@@ -56,7 +56,7 @@ export class WireJudge {
     }
   }
 
-  #receivedData(frame: Frame, stream: { window: number; headed: boolean; over: boolean } | undefined): void {
+  #receivedData(frame: Frame, stream: { granted: number; headed: boolean; over: boolean } | undefined): void {
     const { length } = frame.payload;
     this.#connection -= length;
     this.#expect(this.#connection >= 0, `DATA ${-this.#connection} bytes beyond the connection's window`);
@@ -66,11 +66,9 @@ export class WireJudge {
     }
     this.#expect(stream.headed, `DATA before the HEADERS of stream ${frame.id}`);
     this.#expect(!stream.over, `DATA after the end of stream ${frame.id}`);
-    stream.window -= length;
-    this.#expect(
-      length === 0 || stream.window >= 0,
-      `DATA ${-stream.window} bytes beyond the window of stream ${frame.id}`,
-    );
+    stream.granted -= length;
+    const window = stream.granted + Math.max(this.#initial, ...this.#announced.map((each) => each ?? 0));
+    this.#expect(length === 0 || window >= 0, `DATA ${-window} bytes beyond the window of stream ${frame.id}`);
     stream.over ||= (frame.flags & flags.endStream) !== 0;
   }
 
@@ -84,14 +82,14 @@ export class WireJudge {
     switch (frame.type) {
       case type.headers:
         if (!this.#streams.has(frame.id)) {
-          this.#streams.set(frame.id, { window: this.#initial, headed: false, over: false });
+          this.#streams.set(frame.id, { granted: 0, headed: false, over: false });
         }
         break;
       case type.windowUpdate: {
         const increment = frame.payload.length === 4 ? frame.payload.readUInt32BE(0) & 0x7fff_ffff : 0;
         const stream = this.#streams.get(frame.id);
         if (frame.id === 0) this.#connection += increment;
-        else if (stream !== undefined) stream.window += increment;
+        else if (stream !== undefined) stream.granted += increment;
         break;
       }
       case type.settings:
@@ -108,22 +106,11 @@ export class WireJudge {
       if (entries.readUInt16BE(at) === setting.initialWindowSize) window = value;
       if (entries.readUInt16BE(at) === setting.maxFrameSize) this.#maxFrame = Math.max(this.#maxFrame, value);
     }
-    if (window !== undefined && window > this.#initial) {
-      this.#shift(window);
-      this.#announced.push(undefined);
-    } else {
-      this.#announced.push(window);
-    }
+    this.#announced.push(window);
   }
 
   #acknowledged(): void {
-    const window = this.#announced.shift();
-    if (window !== undefined) this.#shift(window);
-  }
-
-  #shift(window: number): void {
-    for (const stream of this.#streams.values()) stream.window += window - this.#initial;
-    this.#initial = window;
+    this.#initial = this.#announced.shift() ?? this.#initial;
   }
 
   #expect(holds: boolean, otherwise: string): void {
