@@ -136,6 +136,8 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
   // Makes requests of the streams that it is given. A server does so with each of its own, and nobody could come before it.
   const requests = createHttp2Server(options.handler);
   http2.on("stream", (stream: ServerHttp2Stream, headers, flags, rawHeaders) => {
+    // Whoever serves it learns of its end by `close`; an error that nobody listens for would end the process.
+    stream.on("error", () => undefined);
     if (options.streamHandler?.(stream, headers) !== true) {
       requests.emit("stream", stream, headers, flags, rawHeaders);
     }
