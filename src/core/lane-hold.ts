@@ -35,6 +35,11 @@ export class LaneHold implements Sleeper {
     if (maxDelayMs <= 0) {
       return false;
     }
+    if (this.#from !== undefined && trail.from >= this.#from) {
+      // Some of what waits is forgotten: it is not known any more how much there is.
+      this.release(head);
+      return false;
+    }
     const first = trail.indexAfter(this.#released);
     if (this.#from === undefined) {
       this.#from = trail.versionAt(first);

@@ -7,6 +7,7 @@ import { eventBytes, type Page, tickEnd } from "../../../src/core/page.ts";
 import { Progress } from "../../../src/core/scan.ts";
 import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector.ts";
 import { emptyHistory, type MadeEvent, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
+import { ManualTime } from "./manual-time.ts";
 import { lanesOf } from "./test-lanes.ts";
 
 /** One thing that happens to a log and the streams over it. */
@@ -18,6 +19,7 @@ export type Happening =
   | { readonly what: "step"; readonly stream: number; readonly maxEvents: number }
   | { readonly what: "open"; readonly lane: number; readonly version: number }
   | { readonly what: "leave"; readonly stream: number }
+  | { readonly what: "time"; readonly ms: number }
   /** The lanes forget what they can. */
   | { readonly what: "shed" };
 
@@ -27,6 +29,7 @@ export interface Scenario {
     readonly selectors: readonly Selector[];
     readonly maxEvents: number;
     readonly maxBytes: number;
+    readonly maxDelayMs: number;
   }[];
   readonly logMaxBytes: number;
   readonly maxLaneBytes: number;
@@ -65,6 +68,7 @@ export const scenarios: fc.Arbitrary<Scenario> = fc.record({
       { weight: 9, arbitrary: fc.record({ what: fc.constant("step"), stream: fc.nat(5), maxEvents: small }) },
       { weight: 2, arbitrary: fc.record({ what: fc.constant("open"), lane: fc.nat(2), version: fc.nat(40) }) },
       { weight: 1, arbitrary: fc.record({ what: fc.constant("leave"), stream: fc.nat(5) }) },
+      { weight: 2, arbitrary: fc.record({ what: fc.constant("time"), ms: fc.integer({ min: 1, max: 30 }) }) },
       { weight: 1, arbitrary: fc.record({ what: fc.constant("shed") }) },
     ),
     { maxLength: 80 },
@@ -74,6 +78,7 @@ export const scenarios: fc.Arbitrary<Scenario> = fc.record({
       selectors: fc.array(selector, { maxLength: 2 }),
       maxEvents: fc.constantFrom(1, 3, Number.POSITIVE_INFINITY),
       maxBytes: fc.constantFrom(1, 450, 1_000, 1_000_000),
+      maxDelayMs: fc.constantFrom(0, 0, 20),
     }),
     { minLength: 1, maxLength: 3 },
   ),
@@ -121,6 +126,9 @@ class Simulation {
   readonly #log: Log;
   readonly #lanes: LaneTable;
   readonly #readers: Reader[] = [];
+  readonly #time = new ManualTime();
+  /** When each event came into the log. */
+  readonly #cameAtMs: number[] = [];
   readonly #truth = new Map<Lane, Matcher>();
 
   constructor(scenario: Scenario, fault: Fault) {
@@ -129,8 +137,9 @@ class Simulation {
     this.#log = new Log({ maxBytes: scenario.logMaxBytes, head: 0, tick: TICK_ZERO });
     fault.log?.(this.#log);
     const { maxLaneBytes } = scenario;
-    this.#lanes = lanesOf({ epoch: EPOCH, log: this.#log }, { maxLaneBytes, maxLanesBytes: 2 * maxLaneBytes });
-    this.#log.onAppend = (page) => this.#lanes.dispatch(fault.dispatched?.(page) ?? page, 0);
+    const limits = { maxLaneBytes, maxLanesBytes: 2 * maxLaneBytes };
+    this.#lanes = lanesOf({ epoch: EPOCH, log: this.#log }, limits, this.#time);
+    this.#log.onAppend = (page) => this.#lanes.dispatch(fault.dispatched?.(page) ?? page, this.#time.monotonic());
     this.#open(0, 0);
     this.#open(0, 0);
   }
@@ -149,6 +158,10 @@ class Simulation {
       case "open":
         this.#open(happening.lane, happening.version);
         break;
+      case "time":
+        this.#time.passAtOnce(happening.ms);
+        this.#expectNobodyOversleeps();
+        break;
       case "leave":
         this.#leave(happening.stream);
         break;
@@ -164,6 +177,7 @@ class Simulation {
     for (let i = 0; i < 1_000 && this.#log.head < this.#history.events.length; i++) {
       this.#append(5);
     }
+    this.#time.passAtOnce(100);
     for (const reader of this.#readers) {
       for (let i = 0; i < 1_000 && reader.progress.scanned < this.#log.head && !reader.asleep; i++) {
         this.#step(reader, 50);
@@ -178,12 +192,12 @@ class Simulation {
     if (terms === undefined || version > this.#log.head) {
       return;
     }
-    const { selectors, maxEvents, maxBytes } = terms;
+    const { selectors, maxEvents, maxBytes, maxDelayMs } = terms;
     const matcher = compileSelectors(selectors);
     const lane = this.#lanes.acquire({
       matcher: this.#fault.matcher?.(matcher) ?? matcher,
       codec: { identity: "test", measure: eventBytes },
-      batch: { maxEvents, maxBytes },
+      batch: { maxEvents, maxBytes, maxDelayMs },
     });
     this.#fault.lane?.(lane);
     this.#truth.set(lane, matcher);
@@ -204,10 +218,23 @@ class Simulation {
     if (page === undefined) {
       return;
     }
+    this.#cameAtMs.push(...page.events.map(() => this.#time.monotonic()));
     this.#log.append(page);
+    this.#expectNobodyOversleeps();
+  }
+
+  /** Whoever sleeps wants nothing of what is there, or what it wants may still wait for more. */
+  #expectNobodyOversleeps(): void {
     for (const reader of this.#readers) {
-      if (reader.asleep) {
-        this.#expectNothingBetween(reader, reader.progress.scanned, this.#log.head, "asleep");
+      const { scanned } = reader.progress;
+      const { maxDelayMs = 0, maxEvents, maxBytes } = reader.lane.terms.batch;
+      const wanted = reader.asleep ? this.#wantedBetween(reader, scanned, this.#log.head) : [];
+      const first = wanted[0];
+      const size = wanted.reduce((sum, event) => sum + eventBytes(event), 0);
+      const dueAtMs = (this.#cameAtMs[(first?.version ?? 0) - 1] ?? 0) + maxDelayMs;
+      const full = wanted.length >= maxEvents || size >= maxBytes;
+      if (first !== undefined && (full || this.#time.monotonic() >= dueAtMs)) {
+        this.objections.push(`asleep at ${scanned}, while ${wanted.length} events from ${first.version} on are due`);
       }
     }
   }
@@ -236,11 +263,12 @@ class Simulation {
       progress.pass(step);
       return;
     }
-    if (scanned < this.#log.head) {
+    if (scanned < lane.horizon) {
       this.objections.push(`a stream at ${scanned} gets nothing, and the head is ${this.#log.head}`);
     }
     lane.parked.add(reader);
     reader.asleep = true;
+    this.#expectNobodyOversleeps();
   }
 
   #judge(reader: Reader, after: number, { scanned, tick, boundary, frame, bytes }: LaneStep): void {
