@@ -97,10 +97,7 @@ export class Listener {
     });
     try {
       await client.connect();
-      const { rows } = await client.query<{ readonly pid: number }>("select pg_backend_pid() as pid");
-      // A pooler answers the connection's start with a number of its own.
-      this.#pooled = rows[0]?.pid !== Reflect.get(client, "processID");
-      if (!this.#pooled) await client.query(channels.map((channel) => `listen ${channel}`).join("; "));
+      await this.#listen(client);
     } catch {
       await client.end().catch(() => undefined);
       this.#again();
@@ -114,6 +111,19 @@ export class Listener {
     this.#retryMs = firstRetryMs;
     this.#ping = setInterval(() => void this.#ask(client, "select 1"), pingMs);
     this.#options.onListening();
+  }
+
+  /** Rejects when the session does not answer in time: whoever opens a feed waits for this. */
+  async #listen(client: pg.Client): Promise<void> {
+    const timer = setTimeout(() => client.connection.stream.destroy(), answerMs);
+    try {
+      const { rows } = await client.query<{ readonly pid: number }>("select pg_backend_pid() as pid");
+      // A pooler answers the connection's start with a number of its own.
+      this.#pooled = rows[0]?.pid !== Reflect.get(client, "processID");
+      if (!this.#pooled) await client.query(channels.map((channel) => `listen ${channel}`).join("; "));
+    } finally {
+      clearTimeout(timer);
+    }
   }
 
   /** A session that does not answer in time is given up: `undefined`. */
