@@ -3,12 +3,19 @@ import { ConnectError } from "@connectrpc/connect";
 import { type Command, Option } from "commander";
 import { ErrorDetailSchema } from "../../../gen/millrace/v1/error_pb.js";
 import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
-import type { EventBatch, SnapshotStarted, SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import {
+  type EventBatch,
+  type Gap,
+  GapReason,
+  type SnapshotStarted,
+  type SubscribeResponse,
+} from "../../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
 import { parseTopicPattern } from "../../core/topic.ts";
 import { exitCode } from "../exit-code.ts";
 import { failureFrom, usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";
+import { type DeliveryOptions, deliveryFromOptions, parsePolicy, policyNames } from "../tail/delivery-options.ts";
 import { eventLine, frameLine } from "../tail/event-line.ts";
 import { prettyEvent } from "../tail/event-pretty.ts";
 import { follow } from "../tail/follow.ts";
@@ -16,7 +23,7 @@ import { parseStartPosition } from "../tail/start-position.ts";
 import { interruptedCode, OutputClosed, type Terminal } from "../terminal.ts";
 import { collect, wholeNumber } from "./option-values.ts";
 
-interface TailOptions {
+interface TailOptions extends DeliveryOptions {
   readonly url?: string;
   readonly from: string;
   readonly key?: readonly string[];
@@ -44,6 +51,9 @@ export function addTail(program: Command, terminal: Terminal): void {
     .option("--pretty", "for people (default for terminals)")
     .option("--limit <count>", "stop after this many events", wholeNumber("--limit", 1))
     .option("--no-payload", "leave the rows out")
+    .option("--policy <policy>", `if this falls behind: ${policyNames}`, parsePolicy)
+    .option("--max-lag <events>", "so far behind before the policy acts (default: 10000)", wholeNumber("--max-lag", 1))
+    .option("--rate <events>", "at most so many events a second", wholeNumber("--rate", 1))
     .option("--checkpoints", "with --ndjson: also print opened and checkpoint frames")
     .option("--url <url>", "the server (default: $MILLRACE_URL, else http://127.0.0.1:7400)")
     .addHelpText(
@@ -62,6 +72,7 @@ Examples:
 }
 
 async function tail(patterns: readonly string[], options: TailOptions, terminal: Terminal): Promise<void> {
+  const delivery = deliveryFromOptions(options);
   const printer = new Printer(options, terminal);
   const frames = follow({
     url: serverUrl(options.url, terminal),
@@ -75,6 +86,7 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
         }),
       ],
       payloadForm: options.payload ? PayloadForm.JSON : PayloadForm.NONE,
+      ...(delivery === undefined ? {} : { delivery }),
     },
     signal: terminal.interrupted,
     note: (sentence) => terminal.note(`millrace: ${sentence}`),
@@ -166,10 +178,13 @@ class Printer {
 
   async #printOther(response: SubscribeResponse): Promise<void> {
     const { frame } = response;
-    const ofSnapshot = frame.case === "snapshotStarted" || frame.case === "snapshotComplete";
+    const always = frame.case === "snapshotStarted" || frame.case === "snapshotComplete" || frame.case === "gap";
     if (this.#pretty) {
       if (frame.case === "snapshotStarted") {
         this.#terminal.note(`millrace: ${snapshotNote(frame.value)}`);
+      }
+      if (frame.case === "gap") {
+        this.#terminal.note(`millrace: ${gapNote(frame.value)}`);
       }
       if (frame.case === "checkpoint" && frame.value.progress !== undefined) {
         const { rows, estimatedRows } = frame.value.progress;
@@ -179,11 +194,17 @@ class Printer {
       if (frame.case === "snapshotComplete") {
         this.#terminal.note(`millrace: snapshot complete, ${frame.value.rows} rows; changes follow`);
       }
-    } else if (ofSnapshot || this.#options.checkpoints === true) {
-      // Always those of a snapshot: only they tell whether it goes on or its rows come again after it was cut.
+    } else if (always || this.#options.checkpoints === true) {
+      // Always those of a snapshot: only they tell whether it goes on or its rows come again after it was cut. And what is
+      // missing is said where it is missing.
       await this.#terminal.print(frameLine(response) ?? "");
     }
   }
+}
+
+function gapNote({ firstVersion, lastVersion, dropped, reason }: Gap): string {
+  const policy = GapReason[reason].toLowerCase().replace("_", "-");
+  return `behind: ${dropped ?? "some"} events left out of versions ${firstVersion} to ${lastVersion} (${policy})`;
 }
 
 function snapshotNote({ topics, version, restart, resumed }: SnapshotStarted): string {

@@ -1,6 +1,6 @@
 import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import { type Event, Operation, type Payload, PayloadOmitted } from "../../../gen/millrace/v1/event_pb.js";
-import { StreamState, type SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { GapReason, StreamState, type SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
 
 /**
  * One event as one line of JSON. Payloads are spliced in as the server sent them and never parsed: a bigint or a numeric
@@ -34,6 +34,10 @@ export function frameLine({ frame }: SubscribeResponse): string | undefined {
       const { cursor, version, state, lagVersions, progress } = frame.value;
       const { rows, estimatedRows } = progress ?? {};
       return line("checkpoint", { cursor, version, state: StreamState[state], lagVersions, rows, estimatedRows });
+    }
+    case "gap": {
+      const { firstVersion, lastVersion, dropped, reason, cursor } = frame.value;
+      return line("gap", { firstVersion, lastVersion, dropped, reason: GapReason[reason], cursor });
     }
     case "snapshotStarted": {
       const { version, cursor, restart, resumed, topics, estimatedRows } = frame.value;

@@ -4,6 +4,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { ErrorDetailSchema } from "../../../gen/millrace/v1/error_pb.js";
 import {
   ClosingReason,
+  PolicyKind,
   type SubscribeRequest,
   type SubscribeResponse,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
@@ -16,7 +17,7 @@ import { resumeAt, type StartPosition } from "./start-position.ts";
 export interface FollowOptions {
   readonly url: string;
   readonly start: StartPosition;
-  readonly request: Pick<SubscribeRequest, "selectors" | "payloadForm">;
+  readonly request: Pick<SubscribeRequest, "selectors" | "payloadForm" | "delivery">;
   readonly signal: AbortSignal;
   /** Told in a sentence when the stream is cut and when it goes on. */
   readonly note: (sentence: string) => void;
@@ -57,12 +58,14 @@ export async function* follow(options: FollowOptions): AsyncGenerator<SubscribeR
     let pauseMs: number;
     try {
       pauseMs = yield* connection(options, position);
-      options.note("the server closed the stream; going on where it ended");
+      if (position.closing !== ClosingReason.MAX_AGE) {
+        options.note("the server closed the stream; going on where it ended");
+      }
     } catch (error) {
       options.signal.throwIfAborted();
       // Of an open stream it says that its epoch has ended; of one that was to be opened, that its position is no good.
       const ended = feedErrorOf(error) === "EPOCH_CHANGED" && position.frames > progress;
-      if (!position.opened || !(ended || mayPass(error))) throw error;
+      if (!position.opened || !(ended || mayPass(error)) || isAskedFor(error, options)) throw error;
       const cut = ended
         ? `the epoch of the stream has ended (${reason(error)}); asking for what comes after version ${position.version}`
         : `the stream was cut (${reason(error)}); going on after version ${position.version}`;
@@ -92,6 +95,7 @@ async function* connection(options: FollowOptions, position: Position): AsyncGen
       if (value.frame.case === "closing") {
         position.pass(value);
         const { retryAfter, reason } = value.frame.value;
+        position.closing = reason;
         return reason === ClosingReason.DEADLINE || retryAfter === undefined ? 0 : durationMs(retryAfter);
       }
       if (value.frame.case === "opened" && position.cut !== undefined) {
@@ -141,6 +145,8 @@ class Position {
   /** What was told of the outage that is not over. */
   cut: string | undefined;
   frames = 0;
+  /** Why the last connection ended, if the server closed it. */
+  closing: ClosingReason | undefined;
   version = 0n;
   epoch = "";
 
@@ -166,6 +172,11 @@ function mayPass(error: unknown): boolean {
   if (!(error instanceof ConnectError)) return false;
   const code = feedErrorOf(error);
   return code === undefined || !final.has(code);
+}
+
+/** Whoever chose to be disconnected rather than to lag is told when that happens. */
+function isAskedFor(error: unknown, { request }: FollowOptions): boolean {
+  return feedErrorOf(error) === "SLOW_CONSUMER" && request.delivery?.policy?.kind === PolicyKind.DISCONNECT;
 }
 
 function feedErrorOf(error: unknown): FeedErrorCode | undefined {

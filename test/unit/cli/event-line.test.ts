@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, it } from "vitest";
 import { type Event, EventSchema, Operation, PayloadOmitted } from "../../../gen/millrace/v1/event_pb.js";
-import { StreamState, SubscribeResponseSchema } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { GapReason, StreamState, SubscribeResponseSchema } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { eventLine, frameLine } from "../../../src/cli/tail/event-line.ts";
 import { prettyEvent } from "../../../src/cli/tail/event-pretty.ts";
 
@@ -42,6 +42,17 @@ describe("an event as a line", () => {
 });
 
 describe("a frame as a line", () => {
+  it("tells what a policy left out", () => {
+    const gap = { firstVersion: 3n, lastVersion: 12n, dropped: 8n, reason: GapReason.LATEST, cursor: "g" };
+    const frames = [gap, { firstVersion: 3n, lastVersion: 12n, reason: GapReason.DROP_OLDEST, cursor: "h" }];
+    expect(
+      frames.map((value) => frameLine(create(SubscribeResponseSchema, { frame: { case: "gap", value } }))),
+    ).toEqual([
+      '{"frame":"gap","firstVersion":3,"lastVersion":12,"dropped":8,"reason":"LATEST","cursor":"g"}\n',
+      '{"frame":"gap","firstVersion":3,"lastVersion":12,"reason":"DROP_OLDEST","cursor":"h"}\n',
+    ]);
+  });
+
   it("tells whether a snapshot goes on or begins again, and how far it has come", () => {
     const started = { version: 7n, cursor: "b", resumed: true, topics: ["orders"], estimatedRows: 1_000n };
     const frames = [
