@@ -16,6 +16,7 @@ const detail: FeedErrorDetail = {
   cursor: "AQID",
   retryAfterMs: 1_500,
   violations: [{ field: "selectors[0].topics[1]", message: "must be a pattern" }],
+  filter: { selector: 1, line: 2, column: 3 },
 };
 
 function failing(error: unknown) {
@@ -58,6 +59,7 @@ describe.each(transports)("errors by $name", ({ create }) => {
         epoch: detail.epoch,
         oldestVersion: 3n,
         headVersion: 9_007_199_254_740_991n,
+        filterPosition: { selector: 1, line: 2, column: 3 },
         cursor: "AQID",
         retryAfter: { seconds: 1n, nanos: 500_000_000 },
         violations: [{ field: "selectors[0].topics[1]", message: "must be a pattern" }],
