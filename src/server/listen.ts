@@ -5,6 +5,7 @@ import { createServer as createTlsServer, TLSSocket, type TlsOptions } from "nod
 import { FeedError } from "../core/errors.ts";
 import { createMux, type Mux } from "../mux/mux.ts";
 import type { RpcHandler, StreamHandler } from "../rpc/handler.ts";
+import { Admission } from "./admission.ts";
 import { type HttpVersion, sniffHttpVersion } from "./sniff.ts";
 
 /** What the one port needs. */
@@ -111,6 +112,7 @@ interface Protocols {
 /** Node's two servers, which never listen: they are handed connections. */
 function createProtocols(options: ListenOptions, headersTimeoutMs: number): Protocols {
   const sessions = new Set<ServerHttp2Session>();
+  const admission = new Admission();
   let closing = false;
   const http1 = createHttp1Server({
     headersTimeout: headersTimeoutMs,
@@ -125,7 +127,12 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
         setImmediate(() => http1.closeIdleConnections());
       }
     });
-    options.handler(request, response);
+    admission.admit(() => {
+      // Its client may have gone while it waited.
+      if (!request.destroyed) {
+        options.handler(request, response);
+      }
+    });
   });
   // Starts the watch over slow request heads, which a server otherwise starts as it listens.
   http1.emit("listening");
@@ -138,9 +145,11 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
   http2.on("stream", (stream: ServerHttp2Stream, headers, flags, rawHeaders) => {
     // Whoever serves it learns of its end by `close`; an error that nobody listens for would end the process.
     stream.on("error", () => undefined);
-    if (options.streamHandler?.(stream, headers) !== true) {
-      requests.emit("stream", stream, headers, flags, rawHeaders);
-    }
+    admission.admit(() => {
+      if (!stream.destroyed && options.streamHandler?.(stream, headers) !== true) {
+        requests.emit("stream", stream, headers, flags, rawHeaders);
+      }
+    });
   });
   let entering: Mux | undefined;
   http2.on("session", (session) => {
