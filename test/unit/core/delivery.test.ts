@@ -167,7 +167,7 @@ describe("limits of a feed", () => {
     expect(await refused({ selectors: [selector, selector] })).toMatchObject(named("maxSelectors"));
     const filter = "row.customer_name == 'somebody'";
     expect(await refused({ selectors: [{ ...selector, filter }] })).toMatchObject(named("maxFilterBytes"));
-    await take(setup, { peer: "ada" });
+    const ada = await take(setup, { peer: "ada" });
     const second = await take(setup, { peer: "ada", selectors: [selector] });
     expect(await refused({ peer: "ada" })).toMatchObject(named("maxStreamsPerPeer"));
     const another = { selectors: [{ ...selector, topics: ["b"] }] };
@@ -176,7 +176,12 @@ describe("limits of a feed", () => {
     await take(setup, { peer: "bob" });
     expect(await refused({ peer: "bob" })).toMatchObject(named("maxStreams"));
     second.control.cancel(undefined);
-    await take(setup, { peer: "ada", ...another });
+    const third = await take(setup, { peer: "ada", ...another });
+    expect(setup.feed.status().streams).toBe(3);
+    third.control.cancel(undefined);
+    ada.control.cancel(undefined);
+    await take(setup, { peer: "ada" });
+    await take(setup, { peer: "ada" });
     expect(setup.feed.status().streams).toBe(3);
     await setup.feed.stop();
   });
@@ -203,6 +208,23 @@ describe("limits of a feed", () => {
     for (const { taker } of takers) {
       expect(taker.events.flatMap(({ events }) => events.map(({ version }) => version))).toEqual(all);
     }
+    await setup.feed.stop();
+  });
+});
+
+describe("memory of a lane", () => {
+  test("G9 holds what it may, and the page that has just come", async () => {
+    const setup = await setUp({ limits: { maxLaneBytes: 4_000 } });
+    await take(setup);
+    await setup.time.pass(0);
+    let most = 0;
+    for (let i = 0; i < 50; i++) {
+      emit(setup.memory);
+      await setup.time.pass(10);
+      most = Math.max(most, setup.feed.stats().laneBytes);
+    }
+    expect(most).toBeGreaterThan(3_000);
+    expect(most).toBeLessThanOrEqual(4_000 + 300);
     await setup.feed.stop();
   });
 });
