@@ -17,9 +17,11 @@ report(
   "many-streams",
   contenders.flatMap((contender): Measurement[] => {
     const standing = standings.get(contender);
-    if (standing === undefined || "missing" in standing) return [];
-    const own = contender.server === "millrace";
     const { name } = contender;
+    if (standing === undefined || "missing" in standing) {
+      return [{ what: `${name}: ${standing?.missing ?? "did not run"}`, value: Number.NaN, unit: "" }];
+    }
+    const own = contender.server === "millrace";
     return [
       {
         what: `${name}: deliveries`,
