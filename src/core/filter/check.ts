@@ -4,7 +4,7 @@ import { eventFields, type Variable } from "./scope.ts";
 /** What is known of a filter before it sees an event. */
 export interface Checked {
   readonly variables: ReadonlySet<Variable>;
-  /** Nodes of the tree. Those within a macro count once for each element of a literal list, and else twenty-fold. */
+  /** Nodes of the tree. Those within a macro count once for each element of a literal list, and else eight-fold. */
   readonly cost: number;
 }
 
@@ -31,7 +31,7 @@ type Constant = Extract<Expr["exprKind"], { case: "constExpr" }>["value"];
 type Locals = ReadonlyMap<string, Type>;
 
 const MAX_DEPTH = 250;
-const UNKNOWN_LENGTH = 20;
+const UNKNOWN_LENGTH = 8;
 const VARIABLES: ReadonlySet<string> = new Set<Variable>(["row", "before", "after", "event"]);
 const TYPE_NAMES: ReadonlySet<string> = new Set([
   "int",

@@ -10,7 +10,7 @@ export interface FilterLimits {
   readonly maxFilterBytes: number;
   /**
    * Nodes of its tree, those within a macro counted for each element that it goes through: as many as a literal list has, and
-   * else 20. An evaluation takes some nanoseconds per node.
+   * else 8. An evaluation takes some nanoseconds per node.
    */
   readonly maxFilterCost: number;
 }
