@@ -17,11 +17,14 @@ export class Ledger {
   libraryInitialWindow = INITIAL_WINDOW;
   /** The last stream that the library will answer; it is silent about later ones once it has said so. */
   lastAnswered = Number.POSITIVE_INFINITY;
+  /** The code of the last GOAWAY that the library sent. */
+  goawayCode: number | undefined;
   /** The library has given the connection up: nothing may follow its GOAWAY. */
   dead = false;
   /** Has the connection look after its streams before this turn of the event loop ends. */
   readonly schedule: () => void;
-  #newest = 0;
+  /** The last stream that the peer opened. */
+  newest = 0;
 
   constructor(outflow: Outflow, schedule: () => void) {
     this.outflow = outflow;
@@ -30,8 +33,8 @@ export class Ledger {
 
   /** The peer sent HEADERS: of a new stream, or trailers of an old one. */
   opened(id: number): void {
-    if (id > this.#newest && id <= this.lastAnswered && (id & 1) === 1) {
-      this.#newest = id;
+    if (id > this.newest && id <= this.lastAnswered && (id & 1) === 1) {
+      this.newest = id;
       this.streams.set(id, new StreamWindow(id, this.initialWindow, this.libraryInitialWindow));
     }
   }

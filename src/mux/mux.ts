@@ -7,6 +7,7 @@ import { giveBack, takeBuffer } from "./buffers.ts";
 import { windowUpdate } from "./frame.ts";
 import { Gate } from "./gate.ts";
 import { Inbound } from "./inbound.ts";
+import { codeOfDestroy, goaway } from "./last-word.ts";
 import { Ledger } from "./ledger.ts";
 import { Outbound } from "./outbound.ts";
 import { Outflow, type OutflowLimits } from "./outflow.ts";
@@ -69,6 +70,8 @@ export class Mux extends Duplex implements BodyHost {
   /** The turn in which the library was last credited. */
   #credited = -TURNS_TO_USE_CREDIT;
   #ownShare = false;
+  /** What the session says last, once it is destroyed. */
+  #destroyCode: number | undefined;
   readonly #owed = new Map<StreamWindow, number>();
   #relentTimer: NodeJS.Timeout | undefined;
   #relentAfter = 0;
@@ -99,6 +102,11 @@ export class Mux extends Duplex implements BodyHost {
   /** Has `muxedBody` find this mux for the session's streams, and the session say who its peer is. */
   bind(session: ServerHttp2Session): void {
     muxes.set(session, this);
+    const { destroy } = session;
+    session.destroy = (error?: Error, code?: number) => {
+      this.#destroyCode ??= codeOfDestroy(error, code);
+      destroy.call(session, error, code);
+    };
     const { remoteAddress, remotePort, remoteFamily } = this.#socket;
     // A session asks its socket, which for a stream that is no socket knows nobody.
     Object.assign(session.socket, {
@@ -187,6 +195,13 @@ export class Mux extends Duplex implements BodyHost {
   }
 
   override _final(ended: (error?: Error | null) => void): void {
+    const code = this.#destroyCode;
+    const said = this.#ledger.goawayCode;
+    if (code !== undefined && (said === undefined || (said === 0 && code !== 0)) && this.#outbound.open) {
+      // The library had a write under way as it was destroyed, such as the reset of a stream, and could not say this itself.
+      this.#ledger.abandoned();
+      this.#socket.write(goaway(this.#ledger.newest, code));
+    }
     this.#socket.end(() => ended());
   }
 

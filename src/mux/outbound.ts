@@ -59,7 +59,8 @@ export class Outbound implements FrameVisitor {
 
   held(frame: Buffer): Uint8Array {
     this.#ledger.lastAnswered = frame.readUInt32BE(HEAD_BYTES) & WINDOW_MAX;
-    if (frame.readUInt32BE(HEAD_BYTES + 4) !== 0) {
+    this.#ledger.goawayCode = frame.readUInt32BE(HEAD_BYTES + 4);
+    if (this.#ledger.goawayCode !== 0) {
       this.#ledger.abandoned();
     }
     return frame;

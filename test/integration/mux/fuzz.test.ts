@@ -45,6 +45,7 @@ async function startScripted(mux: boolean): Promise<BodyServer> {
 /** What a client has seen when nothing moves any more. */
 interface Seen {
   readonly goaway: number | undefined;
+  readonly closed: boolean;
   readonly streams: readonly unknown[];
   readonly violations: readonly string[];
 }
@@ -62,12 +63,19 @@ async function follow(server: BodyServer, { acts, pieces }: Program): Promise<Se
   try {
     for (const act of acts) {
       const frames = doer.framesOf(act);
-      if (frames !== undefined) waiting.push(frames);
+      if (act.do === "wrong" && frames !== undefined) {
+        flush();
+        // What is still sent to a server that has closed makes its system reset the connection, and GOAWAY is lost.
+        if (!(await client.survives(frames))) break;
+      } else if (frames !== undefined) {
+        waiting.push(frames);
+      }
       if (act.do === "settle") {
         flush();
         await client.settled();
       }
     }
+    if (client.closed) return seen(client, doer);
     flush();
     await client.settled();
     // Room for everything, so that what is still on its way arrives.
@@ -81,9 +89,10 @@ async function follow(server: BodyServer, { acts, pieces }: Program): Promise<Se
 }
 
 function seen(client: FrameClient, doer: ProgramClient): Seen {
-  const died = client.goaway !== undefined;
+  const died = client.goaway !== undefined || client.closed;
   return {
     goaway: client.goaway?.code,
+    closed: client.closed,
     // Of a connection that was given up, and of a stream that was reset, it is chance how much came before.
     streams: died
       ? []

@@ -120,16 +120,22 @@ export class FrameClient implements AsyncDisposable {
   async settled(): Promise<void> {
     // The mux answers in the next turn, what it asks of the library in the one after that.
     for (let round = 0; round < 4; round += 1) {
-      this.#pings += 1;
-      const text = `p${this.#pings}`.padEnd(8);
-      this.send(ping(text));
-      await this.until(() =>
-        this.frames.some(
-          (frame) =>
-            frame.type === type.ping && (frame.flags & flags.ack) !== 0 && frame.payload.toString("latin1") === text,
-        ),
-      );
+      if (!(await this.survives(Buffer.alloc(0)))) throw new Error("the connection was closed before that");
     }
+  }
+
+  /** Sends frames, and a ping in the same write. Whether it is answered before the connection is closed. */
+  async survives(frames: Buffer): Promise<boolean> {
+    this.#pings += 1;
+    const text = `p${this.#pings}`.padEnd(8);
+    this.send(frames, ping(text));
+    const answered = (frame: Frame) =>
+      frame.type === type.ping && (frame.flags & flags.ack) !== 0 && frame.payload.toString("latin1") === text;
+    while (!this.closed) {
+      if (this.frames.some(answered)) return true;
+      await new Promise<void>((resolve) => this.#wakeUps.add(resolve));
+    }
+    return false;
   }
 
   pause(): void {
