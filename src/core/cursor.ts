@@ -55,7 +55,7 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * The text that clients hold and give back: about 40 characters of base64url, and in the middle of a snapshot about as many
  * more as the last row's key has.
  *
- * @param maxCharacters - A place that does not fit becomes "anew". Cursors without one are never longer than 67.
+ * @param maxCharacters - A place that does not fit becomes "anew". Cursors without one are never longer than 57.
  */
 export function encodeCursor(cursor: Cursor, maxCharacters = MAX_CHARACTERS): string {
   if (!UUID.test(cursor.epoch) || !isCount(cursor.version)) {

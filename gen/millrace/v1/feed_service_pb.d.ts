@@ -281,6 +281,7 @@ export declare type Batch = Message<"millrace.v1.Batch"> & {
 
   /**
    * How long an event may wait for others to share its frame. Unset means not at all: what comes together goes together.
+   * Means nothing with `checkpoint_every_tick`.
    *
    * @generated from field: google.protobuf.Duration max_delay = 3;
    */

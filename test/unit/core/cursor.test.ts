@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Cursor, compareCursors, decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
+import { MAX_PIECE } from "../../../src/core/policy.ts";
 
 const counts = fc.oneof(fc.nat(300), fc.maxSafeNat(), fc.constant(Number.MAX_SAFE_INTEGER));
 const places = fc.record({
@@ -11,12 +12,23 @@ const places = fc.record({
   rows: counts,
 });
 const plain = fc.constantFrom<"anew" | undefined>("anew", undefined);
-const cursors: fc.Arbitrary<Cursor> = fc.record({
+const unthinned: fc.Arbitrary<Cursor> = fc.record({
   epoch: fc.uuid(),
   version: counts,
   fingerprint: fc.integer({ min: 0, max: 0xffffffff }),
   snapshot: fc.oneof(plain, places),
 });
+const thinned: fc.Arbitrary<Cursor> = fc
+  .record({
+    cursor: unthinned,
+    version: fc.oneof(fc.nat(300), fc.maxSafeNat().map(Math.sqrt).map(Math.floor)),
+    length: fc.integer({ min: 1, max: MAX_PIECE }),
+    every: fc.oneof(fc.constant(0), fc.integer({ min: 2, max: 2 ** 32 - 1 })),
+  })
+  .map(({ cursor, version, length, every }) => {
+    return { ...cursor, version, snapshot: undefined, thinned: { until: version + length, every } };
+  });
+const cursors = fc.oneof({ weight: 3, arbitrary: unthinned }, { weight: 1, arbitrary: thinned });
 
 function refusalOf(text: string): FeedError | undefined {
   try {
@@ -33,7 +45,9 @@ describe("cursor", () => {
       fc.property(cursors, (cursor) => {
         const text = encodeCursor(cursor);
         expect(text).toMatch(/^[A-Za-z0-9_-]{36,4096}$/);
-        expect(typeof cursor.snapshot === "object" || text.length <= 46).toBe(true);
+        expect(typeof cursor.snapshot === "object" || text.length <= (cursor.thinned === undefined ? 46 : 57)).toBe(
+          true,
+        );
         expect(decodeCursor(text)).toEqual(cursor);
       }),
     );
@@ -53,7 +67,7 @@ describe("cursor", () => {
       fc.constant("\ud800"),
     );
     fc.assert(
-      fc.property(cursors, places, keys, fc.integer({ min: 46, max: 5_000 }), (cursor, place, key, maxCharacters) => {
+      fc.property(unthinned, places, keys, fc.integer({ min: 46, max: 5_000 }), (cursor, place, key, maxCharacters) => {
         const snapshot = { ...place, key };
         const text = encodeCursor({ ...cursor, snapshot }, maxCharacters);
         expect(text.length).toBeLessThanOrEqual(Math.min(maxCharacters, 4_096));
@@ -64,6 +78,18 @@ describe("cursor", () => {
         expect(decoded !== "anew" || !key.isWellFormed() || new TextEncoder().encode(key).length > longest).toBe(true);
       }),
     );
+  });
+
+  test("G8 a piece that no policy makes is refused: of no events or too many, or of which everything is kept", () => {
+    const cursor = { epoch: "7a0c4e9e-2f6e-4a55-9f5e-0c8a3b1d2e4f", version: 7, fingerprint: 1, snapshot: undefined };
+    const pieces = [
+      { until: 7, every: 0 },
+      { until: 7 + MAX_PIECE + 1, every: 0 },
+      { until: 9, every: 1 },
+    ];
+    for (const piece of pieces) {
+      expect(refusalOf(encodeCursor({ ...cursor, thinned: piece }))?.code).toBe("CURSOR_INVALID");
+    }
   });
 
   test("two cursors have two texts", () => {

@@ -223,6 +223,43 @@ describe("checkpoints", () => {
   });
 });
 
+test("G5 a checkpoint at every tick does not wait for a batch to fill", async () => {
+  const { time, feed, memory } = await setUp();
+  const client = await Client.of(feed, 1_000, { checkpointEveryTick: true, maxBatchDelayMs: 5_000 });
+  await time.pass(20);
+  for (let n = 0; n < 3; n++) {
+    emit(memory);
+    await time.pass(20);
+  }
+  const checkpoints = client.frames.flatMap((frame) => (frame.kind === "checkpoint" ? [frame.version] : []));
+  expect([client.versions, checkpoints]).toEqual([
+    [1, 2, 3],
+    [1, 2, 3],
+  ]);
+  await feed.stop();
+});
+
+test("G7 G10 rows of a snapshot count towards the rate, and its checkpoints tell how far it is", async () => {
+  const { time, feed, memory } = await setUp();
+  const writer = memory.begin();
+  for (let key = 0; key < 300; key++) {
+    await writer.put("orders", String(key), "{}");
+  }
+  writer.commit();
+  await time.pass(20);
+  const request = { start: { kind: "snapshot" }, maxEventsPerSecond: 10, checkpointIntervalMs: 5_000 } as const;
+  const client = await Client.of(feed, 1_000, request);
+  await time.pass(20_000);
+  expect(client.versions.length).toBeGreaterThanOrEqual(200);
+  expect(client.versions.length).toBeLessThanOrEqual(211);
+  const progress = client.frames.flatMap((frame) => (frame.kind === "checkpoint" ? [frame.progress?.rows ?? 0] : []));
+  expect(progress.length).toBe(3);
+  expect(progress.every((rows, i) => rows >= 50 * (i + 1) && rows <= 50 * (i + 1) + 30)).toBe(true);
+  await time.pass(11_000);
+  expect(client.frames.some((frame) => frame.kind === "snapshot_complete" && frame.rows === 300)).toBe(true);
+  await feed.stop();
+});
+
 test("G8 G10 what LATEST has said stays said whatever policy goes on from its cursors", async () => {
   const { time, feed, memory } = await setUp();
   for (let n = 0; n < 5; n++) {
