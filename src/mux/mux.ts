@@ -5,7 +5,6 @@ import type { BodySink, BodySinkOwner } from "../rpc/hand-off/body-sink.ts";
 import { type BodyHost, MuxedBody } from "./body.ts";
 import { giveBack, takeBuffer } from "./buffers.ts";
 import { windowUpdate } from "./frame.ts";
-import { Gate } from "./gate.ts";
 import { Inbound } from "./inbound.ts";
 import { codeOfDestroy, goaway } from "./last-word.ts";
 import { Ledger } from "./ledger.ts";
@@ -24,8 +23,6 @@ const STREAM_PENDING_MAX_BYTES = 262_144;
 const CONNECTION_PENDING_MAX_BYTES = 8_388_608;
 /** Batches of one connection in one turn; the other connections come next. */
 const BATCHES_PER_TURN = 4;
-/** What may wait for the library to end a write; usually a turn's input. */
-const WAITING_MAX_BYTES = 65_536;
 /** The library sends in immediates of its own. After so many turns, what it has not used of a credit it does not need. */
 const TURNS_TO_USE_CREDIT = 3;
 /**
@@ -53,7 +50,6 @@ export class Mux extends Duplex implements BodyHost {
   readonly #ledger: Ledger;
   readonly #inbound: Inbound;
   readonly #outbound: Outbound;
-  readonly #gate = new Gate((bytes) => this.#deliver(bytes));
   #scheduled = false;
   #turns = 0;
   #updatesSeen = 0;
@@ -90,12 +86,9 @@ export class Mux extends Duplex implements BodyHost {
     this.#outbound = new Outbound(this.#ledger);
     socket.setNoDelay?.(true);
     socket.on("data", (chunk: Buffer) => this.#receive(chunk));
-    socket.on("end", () => this.#gate.pass(null));
+    socket.on("end", () => this.push(null));
     socket.on("error", (error) => this.destroy(error));
-    socket.on("close", () => {
-      this.#gate.flush();
-      this.destroy();
-    });
+    socket.on("close", () => this.destroy());
     socket.on("drain", () => this.#drained());
   }
 
@@ -178,9 +171,7 @@ export class Mux extends Duplex implements BodyHost {
   }
 
   override _read(): void {
-    if (this.#gate.bytes <= WAITING_MAX_BYTES) {
-      this.#socket.resume();
-    }
+    this.#socket.resume();
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, written: (error?: Error | null) => void): void {
@@ -216,23 +207,12 @@ export class Mux extends Duplex implements BodyHost {
     const out: Uint8Array[] = [];
     this.#inbound.push(chunk, out);
     const [first] = out;
-    if (first !== undefined) {
-      // In one piece, as it came: the library counts what it has to answer at once, and knows a flood by that.
-      this.#gate.pass(out.length === 1 ? first : Buffer.concat(out));
-    }
-    if (this.#gate.bytes > WAITING_MAX_BYTES) {
+    // In one piece, as it came: the library counts what it has to answer at once, and knows a flood by that.
+    if (first !== undefined && !this.push(out.length === 1 ? first : Buffer.concat(out))) {
       this.#socket.pause();
     }
     if (this.#creditDue || this.#owed.size > 0) {
       this.schedule();
-    }
-  }
-
-  #deliver(bytes: Uint8Array | null): void {
-    if (this.push(bytes) || bytes === null) {
-      this.#socket.resume();
-    } else {
-      this.#socket.pause();
     }
   }
 
@@ -254,7 +234,7 @@ export class Mux extends Duplex implements BodyHost {
     if (socket.writableNeedDrain) {
       this.#written = written;
     } else {
-      this.#gate.finish(written);
+      written();
     }
   }
 
@@ -262,9 +242,7 @@ export class Mux extends Duplex implements BodyHost {
     const written = this.#written;
     this.#written = undefined;
     this.schedule();
-    if (written !== undefined) {
-      this.#gate.finish(written);
-    }
+    written?.();
   }
 
   #flush(): void {
@@ -323,7 +301,7 @@ export class Mux extends Duplex implements BodyHost {
       const increment = bytes - window.library;
       if (increment > 0) {
         window.library = bytes;
-        this.#gate.pass(windowUpdate(window.id, increment));
+        this.push(windowUpdate(window.id, increment));
       }
     }
     this.#owed.clear();
@@ -335,7 +313,7 @@ export class Mux extends Duplex implements BodyHost {
     const increment = this.#ledger.connection.credit(others);
     if (increment > 0) {
       this.#credited = this.#turns;
-      this.#gate.pass(windowUpdate(0, increment));
+      this.push(windowUpdate(0, increment));
     }
   }
 
