@@ -157,6 +157,52 @@ describe("delivery", () => {
   });
 });
 
+describe("G9 what one stream does costs no other", () => {
+  test("an event that a codec cannot take ends the streams of that lane, and nothing else", async () => {
+    const setup = await setUp();
+    const fault = new Error("cannot be measured");
+    const measure = () => {
+      throw fault;
+    };
+    const bad = await take(setup, { codec: { identity: "bad", measure } });
+    const good = await take(setup);
+    await setup.time.pass(0);
+    for (let i = 0; i < 2; i++) {
+      emit(setup.memory);
+      await setup.time.pass(20);
+    }
+    expect([bad.taker.frames, bad.taker.ends]).toEqual([[], [fault]]);
+    expect(good.taker.events.length).toBe(2);
+    expect(setup.feed.status()).toMatchObject({ state: "LIVE", streams: 1 });
+    expect(setup.reports).toEqual([]);
+    await setup.feed.stop();
+  });
+
+  test("streams that end each other from within an append leave the rest what is theirs", async () => {
+    const setup = await setUp();
+    const streams = [await take(setup, {}, true), await take(setup, {}, true), await take(setup, {}, true)];
+    const other = await take(setup, { maxBatchEvents: 7 }, true);
+    await setup.time.pass(0);
+    for (const { taker } of streams) {
+      const write = taker.write.bind(taker);
+      taker.write = (frame) => {
+        write(frame);
+        streams.find((each) => each.taker !== taker && each.taker.ends.length === 0)?.control.cancel("shot");
+      };
+    }
+    for (let i = 0; i < 5; i++) {
+      emit(setup.memory);
+      await setup.time.pass(20);
+    }
+    expect(streams.map(({ taker }) => taker.ends.length).sort()).toEqual([0, 1, 1]);
+    const survivor = streams.find(({ taker }) => taker.ends.length === 0);
+    expect(survivor?.taker.events.length).toBe(5);
+    expect(other.taker.events.length).toBe(5);
+    expect(setup.feed.status().streams).toBe(2);
+    await setup.feed.stop();
+  });
+});
+
 describe("limits of a feed", () => {
   test("G9 each is an error with its name, and what was refused leaves nothing behind", async () => {
     const limits = { maxStreams: 3, maxStreamsPerPeer: 2, maxLanes: 2, maxSelectors: 1, maxFilterBytes: 20 };
