@@ -13,6 +13,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   rpc: ["core"],
   mux: ["rpc"],
   server: ["core", "postgres", "memory", "rpc", "mux"],
+  "in-process": ["core", "memory", "server"],
   embedded: ["core"],
   demo: ["postgres"],
   cli: ["core", "postgres", "server", "embedded", "demo", "rpc"],
@@ -28,7 +29,7 @@ const owned: Readonly<Record<string, readonly string[]>> = {
   "@bufbuild/cel": ["core"],
   "@bufbuild/re2": ["core"],
   commander: ["cli"],
-  pino: ["server", "cli"],
+  pino: ["server", "cli", "in-process"],
 };
 
 const importPattern =

@@ -1,0 +1,16 @@
+// What Node programs import: the feed in their own process. `docs/in-process.md` shows how.
+export type { Cursor } from "./core/cursor.ts";
+export { compareCursors, decodeCursor, encodeCursor } from "./core/cursor.ts";
+export { FeedError, type FeedErrorCode, type FeedErrorDetail } from "./core/errors.ts";
+export type { Event, Image, Operation, Transition, Version } from "./core/event.ts";
+export type { FeedStatus } from "./core/feed.ts";
+export type { FeedStats } from "./core/feed-stats.ts";
+export type { EventsFrame, Frame, StreamState } from "./core/frame.ts";
+export type { Policy, PolicyKind } from "./core/policy.ts";
+export type { NewEvent, Publication, Published } from "./core/ports.ts";
+export type { Selector } from "./core/selector.ts";
+export { ChangeFeed } from "./in-process/change-feed.ts";
+export type { Following } from "./in-process/following.ts";
+export { type OpenFeedOptions, openFeed, openMemoryFeed } from "./in-process/open-feed.ts";
+export type { FollowOptions, From } from "./in-process/request.ts";
+export { createMemoryStore, type MemoryStore, type MemoryStoreOptions } from "./memory/store.ts";
