@@ -14,6 +14,12 @@ export interface FeedLimits extends FilterLimits {
   readonly maxSelectors: number;
   /** Bytes of events held in memory, by `eventBytes`. Default 64 MiB. Beyond it the oldest leave: no error. */
   readonly logMaxBytes: number;
+  /** Of these, bytes that are read from the table before the feed is ready. Default 64 MiB: a second or so. No error. */
+  readonly warmBytes: number;
+  /** Pages of history that are read at the same time. Default 4. Beyond it streams wait for their turn: no error. */
+  readonly maxReads: number;
+  /** Bytes of history pages kept for other streams in the same range, by `eventBytes`. Default 64 MiB. No error. */
+  readonly historyCacheBytes: number;
   /** Different ways of delivery at once: see `Lane`. Default 10,000. */
   readonly maxLanes: number;
   /**
@@ -37,6 +43,9 @@ export const DEFAULT_LIMITS: FeedLimits = {
   maxStreamsPerPeer: 0,
   maxSelectors: 64,
   logMaxBytes: 64 * 1024 * 1024,
+  warmBytes: 64 * 1024 * 1024,
+  maxReads: 4,
+  historyCacheBytes: 64 * 1024 * 1024,
   maxLanes: 10_000,
   maxLaneBytes: 4 * 1024 * 1024,
   maxLanesBytes: 256 * 1024 * 1024,

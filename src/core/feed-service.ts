@@ -83,9 +83,10 @@ class FeedService implements EpochFeed, HostView {
   constructor(options: ResolvedOptions) {
     this.#options = options;
     const onOver = (reason: FeedError) => this.#onOver(reason);
-    this.#tail = new Tail({ ...options, logMaxBytes: options.limits.logMaxBytes, onOver });
     const { store, clock, timers, limits } = options;
-    this.#readers = createHistoryReaders(store, { clock, timers });
+    const { logMaxBytes, warmBytes, maxReads, historyCacheBytes: cacheMaxBytes } = limits;
+    this.#tail = new Tail({ ...options, logMaxBytes, warmBytes, onOver });
+    this.#readers = createHistoryReaders(store, { maxReads, cacheMaxBytes, clock, timers });
     this.#host = new StreamHost(this, { history: this.#readers, limits, clock, timers });
   }
 
@@ -136,6 +137,7 @@ class FeedService implements EpochFeed, HostView {
     if (this.#tail.started) {
       const { changed } = this.log;
       this.#tail.release();
+      this.#readers.stop(reason);
       changed.wakeAll();
       this.#host.wakeAll();
     }

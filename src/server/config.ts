@@ -95,6 +95,12 @@ export const configSchema = z
     logBytes: bytes(MIB)
       .default(256 * MIB)
       .describe("Memory for recent events; streams that fall further behind read the table"),
+    warmBytes: bytes(0)
+      .default(64 * MIB)
+      .describe("How much of it is read from the table at start: streams that resume then need not read it"),
+    historyCacheBytes: bytes(0)
+      .default(64 * MIB)
+      .describe("Memory for pages of the table that several streams read"),
     checkpointIntervalMs: count(100, 300_000)
       .default(15_000)
       .describe("Longest silence of a stream that asks for none, in milliseconds"),
@@ -167,6 +173,8 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   connectionBytes: "MILLRACE_CONNECTION_BYTES",
   maxStreamAgeMs: "MILLRACE_MAX_STREAM_AGE_MS",
   logBytes: "MILLRACE_LOG_BYTES",
+  warmBytes: "MILLRACE_WARM_BYTES",
+  historyCacheBytes: "MILLRACE_HISTORY_CACHE_BYTES",
   checkpointIntervalMs: "MILLRACE_CHECKPOINT_INTERVAL_MS",
   maxRequestBytes: "MILLRACE_MAX_REQUEST_BYTES",
   compress: "MILLRACE_COMPRESS",

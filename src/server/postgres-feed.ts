@@ -124,6 +124,9 @@ function feedLimits(config: Config): Partial<FeedLimits> {
     maxLanesBytes: config.laneBytes,
     maxStreamBytes: config.streamBytes,
     logMaxBytes: config.logBytes,
+    warmBytes: Math.min(config.warmBytes, config.logBytes),
+    maxReads: config.historyConnections,
+    historyCacheBytes: config.historyCacheBytes,
   };
 }
 
