@@ -25,6 +25,8 @@ export interface BodyHost {
 export class MuxedBody implements BodySink {
   readonly window: StreamWindow;
   readonly stream: ServerHttp2Stream;
+  /** From so many bytes on it is not ready. */
+  readonly maxBytes: number;
   /** The head is on the wire and so is everything that was written through the library. */
   open = false;
   /** The message to send next, and how much of it has gone. */
@@ -55,8 +57,9 @@ export class MuxedBody implements BodySink {
   #cleared = false;
   #carried: (() => void) | undefined;
 
-  constructor(host: BodyHost, window: StreamWindow, stream: ServerHttp2Stream, owner: BodySinkOwner) {
+  constructor(host: BodyHost, window: StreamWindow, stream: ServerHttp2Stream, owner: BodySinkOwner, maxBytes: number) {
     this.#host = host;
+    this.maxBytes = maxBytes;
     this.window = window;
     this.stream = stream;
     this.#owner = owner;

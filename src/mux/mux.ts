@@ -13,22 +13,27 @@ import { Outflow, type OutflowLimits } from "./outflow.ts";
 import { inThisTurn } from "./turn.ts";
 import type { StreamWindow } from "./window.ts";
 
-/** Bounds of what waits in memory, per stream and per connection. */
-export type MuxOptions = Partial<OutflowLimits>;
+/** Bounds of what waits in memory, and of patience. */
+export interface MuxOptions extends Partial<OutflowLimits> {
+  /**
+   * How long a connection may stand still because streams leave half of its window to others, before they need not any more.
+   * Default 30,000: above the interval at which every stream sends something.
+   */
+  readonly relentMs?: number;
+}
 
 /** A connection: a socket, or something before it that nothing is known of. */
 export type MuxSocket = Duplex & Partial<Pick<Socket, "setNoDelay" | "remoteAddress" | "remotePort" | "remoteFamily">>;
 
-const STREAM_PENDING_MAX_BYTES = 262_144;
-const CONNECTION_PENDING_MAX_BYTES = 8_388_608;
+const defaults: OutflowLimits = {
+  streamPendingMaxBytes: 262_144,
+  connectionPendingMaxBytes: 16_777_216,
+  streamPendingMinBytes: 16_384,
+};
 /** Batches of one connection in one turn; the other connections come next. */
 const BATCHES_PER_TURN = 4;
 /** The library sends in immediates of its own. After so many turns, what it has not used of a credit it does not need. */
 const TURNS_TO_USE_CREDIT = 3;
-/**
- * How long a connection may stand still because streams leave half of its window to others, before they need not any more.
- * Above the interval at which every stream sends something.
- */
 const RELENT_MS = 30_000;
 
 /** What the library is made to send, and nobody gets. */
@@ -47,6 +52,8 @@ const muxes = new WeakMap<object, Mux>();
 export class Mux extends Duplex implements BodyHost {
   readonly outflow: Outflow;
   readonly #socket: MuxSocket;
+  readonly #limits: OutflowLimits;
+  readonly #relentMs: number;
   readonly #ledger: Ledger;
   readonly #inbound: Inbound;
   readonly #outbound: Outbound;
@@ -77,10 +84,10 @@ export class Mux extends Duplex implements BodyHost {
   constructor(socket: MuxSocket, options: MuxOptions) {
     super({ allowHalfOpen: true });
     this.#socket = socket;
-    this.outflow = new Outflow({
-      streamPendingMaxBytes: options.streamPendingMaxBytes ?? STREAM_PENDING_MAX_BYTES,
-      connectionPendingMaxBytes: options.connectionPendingMaxBytes ?? CONNECTION_PENDING_MAX_BYTES,
-    });
+    const { relentMs = RELENT_MS, ...limits } = options;
+    this.#limits = { ...defaults, ...limits };
+    this.#relentMs = relentMs;
+    this.outflow = new Outflow(this.#limits);
     this.#ledger = new Ledger(this.outflow, () => this.schedule());
     this.#inbound = new Inbound(this.#ledger);
     this.#outbound = new Outbound(this.#ledger);
@@ -109,13 +116,17 @@ export class Mux extends Duplex implements BodyHost {
   }
 
   /** Takes the body of `stream` over. `undefined` where that is impossible: then it is written as always. */
-  handOver(stream: ServerHttp2Stream, owner: BodySinkOwner): BodySink | undefined {
+  handOver(
+    stream: ServerHttp2Stream,
+    owner: BodySinkOwner,
+    maxBytes = this.#limits.streamPendingMaxBytes,
+  ): BodySink | undefined {
     const window = stream.id === undefined ? undefined : this.#ledger.streams.get(stream.id);
     const gone = stream.destroyed || stream.closed || stream.writableEnded || this.destroyed || this.#ledger.dead;
     if (window === undefined || gone || !stream.headersSent || this.#ledger.bodies.has(window.id)) {
       return undefined;
     }
-    const body = new MuxedBody(this, window, stream, owner);
+    const body = new MuxedBody(this, window, stream, owner, maxBytes);
     this.#ledger.bodies.set(window.id, body);
     this.outflow.bodies += 1;
     body.openWhenClear();
@@ -352,7 +363,7 @@ export class Mux extends Duplex implements BodyHost {
       this.#relentTimer = undefined;
       this.#relent = this.outflow.restrained && this.#moves === this.#relentAfter;
       this.schedule();
-    }, RELENT_MS).unref();
+    }, this.#relentMs).unref();
   }
 }
 
@@ -369,8 +380,9 @@ export function createMux(socket: MuxSocket, options: MuxOptions = {}): Mux {
  * `Http2ServerResponse` does. Nothing else may write to the stream or end it afterwards; `close` and `destroy` may be
  * called as always.
  *
+ * @param maxBytes - from which on the body is not ready; default `streamPendingMaxBytes`
  * @returns `undefined` when the stream's connection has no mux, or the stream is over, has no head yet or is taken already
  */
-export function muxedBody(stream: ServerHttp2Stream, owner: BodySinkOwner): BodySink | undefined {
-  return stream.session === undefined ? undefined : muxes.get(stream.session)?.handOver(stream, owner);
+export function muxedBody(stream: ServerHttp2Stream, owner: BodySinkOwner, maxBytes?: number): BodySink | undefined {
+  return stream.session === undefined ? undefined : muxes.get(stream.session)?.handOver(stream, owner, maxBytes);
 }

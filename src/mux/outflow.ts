@@ -2,12 +2,17 @@ import type { MuxedBody } from "./body.ts";
 import { frameType, HEAD_BYTES, PAYLOAD_MAX, putHead, putStreamId } from "./frame.ts";
 import type { ConnectionWindow } from "./window.ts";
 
-/** How much may wait in memory. */
+/** How much may wait in memory, in bytes. */
 export interface OutflowLimits {
-  /** Bytes of one stream from which on it is not ready. */
+  /** Of one stream that names no bound of its own; from then on it is not ready. Default 256 KiB. */
   readonly streamPendingMaxBytes: number;
-  /** Bytes of all streams of a connection from which on only those are ready that have nothing waiting. */
+  /**
+   * Of all streams of a connection. Beyond it each goes on with `streamPendingMinBytes`: the bytes may be those of streams
+   * whose readers have stopped, for which the others shall not have to wait. Default 16 MiB.
+   */
   readonly connectionPendingMaxBytes: number;
+  /** What a stream may always have waiting. Default 16 KiB. */
+  readonly streamPendingMinBytes: number;
 }
 
 /**
@@ -56,10 +61,7 @@ export class Outflow {
   add(body: MuxedBody, bytes: number): void {
     this.queued += bytes;
     this.list(body);
-    if (
-      !body.full &&
-      (body.queued >= this.#limits.streamPendingMaxBytes || this.queued >= this.#limits.connectionPendingMaxBytes)
-    ) {
+    if (!body.full && body.queued >= this.#bound(body)) {
       body.full = true;
       this.#full.push(body);
     }
@@ -127,9 +129,7 @@ export class Outflow {
     if (this.#full.length === 0) {
       return;
     }
-    const roomy = this.queued * 2 <= this.#limits.connectionPendingMaxBytes;
-    const enough = (body: MuxedBody): boolean =>
-      body.queued === 0 || (roomy && body.queued * 2 <= this.#limits.streamPendingMaxBytes);
+    const enough = (body: MuxedBody): boolean => body.queued * 2 <= this.#bound(body);
     const ready = this.#full.filter(enough);
     if (ready.length > 0) {
       const still = this.#full.filter((body) => !enough(body));
@@ -141,6 +141,11 @@ export class Outflow {
   }
 
   #taken = 0;
+
+  #bound(body: MuxedBody): number {
+    const { connectionPendingMaxBytes, streamPendingMinBytes } = this.#limits;
+    return this.queued < connectionPendingMaxBytes ? body.maxBytes : Math.min(body.maxBytes, streamPendingMinBytes);
+  }
 
   /** @param reserved bytes of the connection's window that belong to the library */
   #layHeavy(half: number, reserved: number, relent: boolean): void {

@@ -3,7 +3,7 @@ import { createServer as createHttp2Server, type ServerHttp2Session, type Server
 import { createServer as createTcpServer, type Server, type Socket } from "node:net";
 import { createServer as createTlsServer, TLSSocket, type TlsOptions } from "node:tls";
 import { FeedError } from "../core/errors.ts";
-import { createMux, type Mux } from "../mux/mux.ts";
+import { createMux, type Mux, type MuxOptions } from "../mux/mux.ts";
 import type { RpcHandler, StreamHandler } from "../rpc/handler.ts";
 import { Admission } from "./admission.ts";
 import { type HttpVersion, sniffHttpVersion } from "./sniff.ts";
@@ -21,10 +21,10 @@ export interface ListenOptions {
   /** Sees HTTP/2 streams before `handler` gets them as requests. Default: nobody does. */
   readonly streamHandler?: StreamHandler;
   /**
-   * Whether HTTP/2 connections get a mux, so that the bodies of handed-off streams can be written beside the session.
-   * Default false.
+   * Gives HTTP/2 connections a mux, so that the bodies of handed-off streams can be written beside the session. Default:
+   * none.
    */
-  readonly mux?: boolean;
+  readonly mux?: MuxOptions | undefined;
   /** How long a connection may take to show what it speaks, and an HTTP/1.1 request to send its head. Default 30,000. */
   readonly headersTimeoutMs?: number;
 }
@@ -165,7 +165,7 @@ function createProtocols(options: ListenOptions, headersTimeoutMs: number): Prot
         // Unlike HTTP/1.1, a session never goes on after its client has ended.
         socket.allowHalfOpen = false;
         // The session is made, and announced, before `emit` returns.
-        entering = options.mux === true ? createMux(socket) : undefined;
+        entering = options.mux && createMux(socket, options.mux);
         http2.emit("connection", entering ?? socket);
         entering = undefined;
       } else {

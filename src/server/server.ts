@@ -169,7 +169,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
     port: config.port,
     tls: await readCertificate(config),
     maxConcurrentStreams: config.maxStreams,
-    mux: config.delivery === "mux",
+    mux: config.delivery === "mux" ? { connectionPendingMaxBytes: config.connectionBytes } : undefined,
     handler,
     streamHandler: rpc.stream,
   });

@@ -15,8 +15,11 @@ import type { OnStreamEnd } from "./stream-end.ts";
 import { universalRequest } from "./universal-request.ts";
 import { type Traffic, WireOutlet, type WireOutletContext } from "./wire-outlet.ts";
 
-/** The body of an HTTP/2 response by other means than Node's; `undefined` where there are none. */
-export type BodyOf = (stream: ServerHttp2Stream, owner: BodySinkOwner) => BodySink | undefined;
+/**
+ * The body of an HTTP/2 response by other means than Node's; `undefined` where there are none. It takes no more than
+ * `maxBytes` at a time.
+ */
+export type BodyOf = (stream: ServerHttp2Stream, owner: BodySinkOwner, maxBytes: number) => BodySink | undefined;
 
 /** What a hand-off needs. */
 export interface HandOffOptions {
@@ -126,7 +129,8 @@ export class HandOff {
     const { bodyOf, shutdownSignal } = this.#options;
     const outlet = new WireOutlet(offered.wire, this.#context);
     const { stream } = exchange;
-    const sink = (stream && bodyOf?.(stream, outlet)) ?? this.#bodies.of(exchange, outlet, offered.stream.maxBytes);
+    const { maxBytes } = offered.stream;
+    const sink = (stream && bodyOf?.(stream, outlet, maxBytes)) ?? this.#bodies.of(exchange, outlet, maxBytes);
     outlet.begin(sink, first, this.#deadline(outlet, offered.deadlineMs));
     outlet.drivenBy(offered.stream.attach(outlet));
     if (shutdownSignal.aborted) {

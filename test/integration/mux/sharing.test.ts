@@ -139,6 +139,15 @@ describe("the window of a connection", () => {
     expect(client.judge.violations).toEqual([]);
   });
 
+  it("is given up to a heavy stream after a while, for a peer that acknowledges nothing before it is used up", async () => {
+    await using server = await startBodyServer({ relentMs: 50 });
+    await using client = await connectFrames(server.port);
+    const [body] = await openMany(server, client, [1, 3]);
+    body?.sink.write(Buffer.alloc(100_000));
+    await client.until(() => client.stream(1).length === 65_535);
+    expect(client.judge.violations).toEqual([]);
+  });
+
   it("is all of a stream's that is the only one", async () => {
     await using server = await startBodyServer();
     await using client = await connectFrames(server.port);
@@ -184,18 +193,46 @@ describe("connections and streams", () => {
     }
   });
 
-  it("bound what waits for a connection that reads nothing, and let those wait that have something waiting", async () => {
-    await using server = await startBodyServer({ streamPendingMaxBytes: 10_000, connectionPendingMaxBytes: 25_000 });
+  it("bound what waits for a connection that reads nothing, and leave each stream a little", async () => {
+    const bounds = { streamPendingMaxBytes: 10_000, connectionPendingMaxBytes: 25_000, streamPendingMinBytes: 2_000 };
+    await using server = await startBodyServer(bounds);
     await using client = await connectFrames(server.port, { streamWindow: 0 });
     const bodies = await openMany(server, client, odd(10));
     for (const { sink } of bodies) {
       while (sink.ready) sink.write(Buffer.alloc(1_000));
     }
-    // The first three fill up what the connection may hold; each other one takes a single message.
-    expect(bodies.map(({ sink }) => sink.pending)).toEqual([10_000, 10_000, 5_000, ...Array(7).fill(1_000)]);
+    // The first three fill up what the connection may hold; each other one gets the least.
+    expect(bodies.map(({ sink }) => sink.pending)).toEqual([10_000, 10_000, 5_000, ...Array(7).fill(2_000)]);
     for (const id of odd(2)) client.send(windowUpdate(id, 20_000));
     await client.settled();
     expect(bodies.map(({ readyCalls }) => readyCalls)).toEqual([1, 1, ...Array(8).fill(1)]);
+  });
+
+  it("send what a slow connection has not taken yet from where it stays as it was", async () => {
+    await using server = await startBodyServer({ streamPendingMaxBytes: 1 << 25, connectionPendingMaxBytes: 1 << 26 });
+    const wide = { streamWindow: 1 << 30, connectionWindow: 2 ** 31 - 1 - 65_535 } as const;
+    await using slow = await connectFrames(server.port, wide);
+    await using quick = await connectFrames(server.port, wide);
+    const [stuck] = await openMany(server, slow, [1]);
+    quick.request(1, "/quick");
+    const other = await server.opened("/quick");
+    await slow.settled();
+    slow.pause();
+    const chunk = (seed: number) => Buffer.from(Array.from({ length: 1_000 }, (_, i) => (i * 7 + seed) & 0xff));
+    const count = 20_000;
+    for (let i = 0; i < count; i += 1) stuck?.sink.write(chunk(i));
+    // Meanwhile buffers go round among the others.
+    for (let i = 0; i < 400; i += 1) {
+      other.sink.write(Buffer.alloc(50_000, i));
+      await quick.until(() => quick.stream(1).length === (i + 1) * 50_000);
+    }
+    expect(stuck?.sink.pending).toBeGreaterThan(1_000_000);
+    slow.resume();
+    stuck?.sink.end(undefined, undefined);
+    await slow.until(() => slow.stream(1).ended);
+    expect(slow.body(1).equals(Buffer.concat(Array.from({ length: count }, (_, i) => chunk(i))))).toBe(true);
+    expect(stuck?.sink.pending).toBe(0);
+    expect(slow.judge.violations).toEqual([]);
   });
 
   it("say nothing wrong to a real client that reads slowly, over many calls", async () => {
