@@ -220,7 +220,7 @@ static bool every_stream_has(uint64_t events) {
 static void measure(void) {
   control = dial(options.control != 0 ? options.control : options.port);
   if (nats) send_all(control, "CONNECT {\"verbose\":false,\"pedantic\":false}\r\n", 44);
-  if (options.rate > 0) say("rate %f\n", options.rate);
+  if (options.rate > 0 && !nats) say("rate %f\n", options.rate);
   run_for(options.warmup);
   struct counts before = counts;
   double begun = now(), server = cpu_of(options.pid), own = own_cpu();
