@@ -5,6 +5,7 @@ import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { file_millrace_v1_error } from "../../gen/millrace/v1/error_pb.js";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
 import { systemTimers } from "../core/clock.ts";
+import { withoutEndlessTimeouts } from "./endless-timeouts.ts";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
 import { withPlainGrpcMessages } from "./grpc-message.ts";
@@ -77,7 +78,7 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
       router.handlers.splice(
         0,
         router.handlers.length,
-        ...router.handlers.map(withReadableErrors).map(withSpokenRefusals),
+        ...router.handlers.map(withReadableErrors).map(withSpokenRefusals).map(withoutEndlessTimeouts),
       );
       subscribe = router.handlers.find(({ method }) => method === FeedService.method.subscribe);
     },

@@ -168,6 +168,18 @@ describe.each([{ compress: false }, { compress: true }])("with compression $comp
       expect(answer.body.toString("latin1") + answer.trailers.join()).toMatch(/deadline_exceeded|grpc-status[:,] ?4/);
     });
 
+    it("answers pages of the web as Connect does", async () => {
+      for (const story of [
+        "all frames",
+        "failure HISTORY_LOST after some frames",
+        "failure DRAINING before the first frame",
+      ]) {
+        const page = { origin: "http://localhost:5173" };
+        const answer = await compare(pair, shape, envelope(shape.contentType, request(story)), page);
+        expect(answer.headers.map(([name]) => name.toLowerCase())).toContain("access-control-allow-origin");
+      }
+    });
+
     it("refuses what Connect refuses", async () => {
       const whole = envelope(shape.contentType, request("all frames"));
       const other = envelope(
