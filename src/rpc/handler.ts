@@ -91,10 +91,20 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
     shutdownSignal: options.shutdownSignal,
     fallback: options.fallback,
   });
-  const stock = withPlainGrpcMessages(handler);
+  const stock = namingHost(withPlainGrpcMessages(handler));
   return subscribe === undefined || options.handOff === false
     ? { request: stock, stream: () => false }
     : handingOff(subscribe, stock, options);
+}
+
+/** HTTP/1.0 and HTTP/2 let a request name no host. Connect throws then, which nobody would catch; and asks it for nothing. */
+function namingHost(handler: RpcHandler): RpcHandler {
+  return (request, response) => {
+    if (request.headers[":authority"] === undefined) {
+      request.headers.host ??= "localhost";
+    }
+    handler(request, response);
+  };
 }
 
 function handingOff(subscribe: UniversalHandler, stock: RpcHandler, options: RpcHandlerOptions): RpcHandlers {
