@@ -3,9 +3,10 @@
 import { EventEmitter } from "node:events";
 import { createFeed } from "../src/core/feed-service.ts";
 import type { EventsFrame } from "../src/core/frame.ts";
-import type { Outlet } from "../src/core/outlet.ts";
-import { eventBytes, type Page } from "../src/core/page.ts";
+import type { Page } from "../src/core/page.ts";
 import type { FeedStore, WakeUp } from "../src/core/ports.ts";
+import { ChangeFeed } from "../src/in-process/change-feed.ts";
+import { openMemoryFeed } from "../src/in-process/open-feed.ts";
 import { createMemoryStore, type MemoryStore } from "../src/memory/store.ts";
 import { medianOf } from "./load/contest.ts";
 import { payload } from "./load/message.ts";
@@ -64,10 +65,10 @@ report(
 async function commitLatencies(count: number): Promise<number[]> {
   const memory = createMemoryStore();
   const taken: number[] = [];
-  await using feed = await open(memory, memory.wakeUp);
+  await using feed = await openMemoryFeed(memory);
   let committedAt = 0n;
   let received = Promise.withResolvers<void>();
-  await feed.consume(() => {
+  await consume(feed, () => {
     taken.push(Number(process.hrtime.bigint() - committedAt) / 1_000);
     received.resolve();
   });
@@ -156,7 +157,7 @@ async function replay(
   const done = Promise.withResolvers<void>();
   let events = 0;
   await using feed = await open(store, wakeUp);
-  await feed.consume((frame) => {
+  await consume(feed, (frame) => {
     events += frame.events.length;
     onFrame(frame);
     if (events === count) done.resolve();
@@ -166,35 +167,17 @@ async function replay(
   await done.promise;
 }
 
-interface OpenFeed extends AsyncDisposable {
-  consume(onFrame: (frame: EventsFrame) => void): Promise<void>;
+async function open(store: FeedStore, wakeUp: WakeUp): Promise<ChangeFeed> {
+  const feed = createFeed({ store, wakeUp });
+  await feed.start(new AbortController().signal);
+  return new ChangeFeed(feed, () => feed.stop());
 }
 
-async function open(store: FeedStore, wakeUp: WakeUp): Promise<OpenFeed> {
-  const feed = createFeed({ store, wakeUp });
-  await feed.start(signal);
-  const codec = { identity: "objects", measure: eventBytes };
-  const request = {
-    start: { kind: "now" },
-    selectors: [],
-    checkpointIntervalMs: 60_000,
-    maxBatchBytes: 1 << 20,
-  } as const;
-  return {
-    async consume(onFrame) {
-      const stream = await feed.open({ ...request, codec, afterTransaction: undefined, deadlineMs: undefined }, signal);
-      const outlet: Outlet = {
-        ready: true,
-        inline: true,
-        write: (frame) => {
-          if (frame.kind === "events") onFrame(frame);
-        },
-        end: () => undefined,
-      };
-      stream.attach(outlet);
-    },
-    [Symbol.asyncDispose]: () => feed.stop(),
-  };
+/** Hands over the events alone. */
+async function consume(feed: ChangeFeed, onEvents: (frame: EventsFrame) => void): Promise<void> {
+  await feed.follow({ from: "now" }, (frame) => {
+    if (frame.kind === "events") onEvents(frame);
+  });
 }
 
 function delegating(memory: MemoryStore, own: Pick<FeedStore, "advance">): FeedStore {
