@@ -1,4 +1,3 @@
-import { setTimeout as delay } from "node:timers/promises";
 import type pg from "pg";
 import { Client } from "pg";
 import { migrate } from "../../src/postgres/migrate.ts";
@@ -6,6 +5,7 @@ import { listSources } from "../../src/postgres/sources.ts";
 import { type ClusterOptions, createCluster, type TestCluster } from "../support/cluster.ts";
 import { hold } from "../support/deadline.ts";
 import { type ServerProcess, startServerProcess } from "../support/server-process.ts";
+import { becomesTrue, inTime, Waits } from "../support/waits.ts";
 import { createRandom, type Random } from "../support/workload/random.ts";
 import { TortureDdl, triggerFunctions } from "./ddl.ts";
 import { databaseFindings, serverFindings } from "./findings.ts";
@@ -13,7 +13,6 @@ import { type Followed, Follower } from "./follower.ts";
 import { copyNow, type Fork, forks, possibleForks } from "./forks.ts";
 import { compare, replay } from "./judge.ts";
 import { createTables } from "./tables.ts";
-import { inTime, Waits } from "./waits.ts";
 import { TortureWriter } from "./writer.ts";
 
 /** What a part of a run may take, in milliseconds: many times what it does, and well below what the test may. */
@@ -246,10 +245,7 @@ class Torture implements AsyncDisposable {
     const committed = () => writers.reduce((sum, writer) => sum + writer.committed, 0);
     const enough = () => committed() >= transactions || writers.some(({ failures }) => failures.length > 0);
     const { signal } = this.#ending;
-    const waiting = async () => {
-      while (!enough()) await delay(5, undefined, { signal });
-    };
-    await this.#waits.until(`${transactions} transactions`, waiting());
+    await this.#waits.until(`${transactions} transactions`, becomesTrue(enough, signal));
   }
 
   async #stopServers(): Promise<void> {

@@ -34,6 +34,11 @@ export async function inTime<T>(limitMs: number, work: Promise<T>, explain: () =
   }
 }
 
+/** Resolves soon after the condition holds; rejects when the signal aborts. */
+export async function becomesTrue(condition: () => boolean, signal: AbortSignal): Promise<void> {
+  while (!condition()) await delay(5, undefined, { signal });
+}
+
 function seconds(ms: number): string {
   return `${(ms / 1000).toFixed(1)} s`;
 }
