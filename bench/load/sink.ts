@@ -93,7 +93,8 @@ export async function buildSink(): Promise<void> {
 
 /** Runs it once, to its end. */
 export async function runSink(options: SinkOptions): Promise<SinkReport> {
-  const limitMs = 1_000 * (60 + (options.warmup ?? 1) + options.seconds + options.connections * options.streams * 0.01);
+  const { connections, streams, warmup = 1, seconds, patience = 10 } = options;
+  const limitMs = Math.ceil(1_000 * (60 + warmup + seconds + 2 * patience) + connections * streams * 10);
   const { stdout } = await run("taskset", ["-c", String(sinkCpu), binary, ...argumentsOf(options)], {
     timeout: limitMs,
   });
