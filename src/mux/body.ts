@@ -217,7 +217,19 @@ export class MuxedBody implements BodySink {
   carry(bytes: Uint8Array, done: () => void): void {
     this.carrying = bytes.length;
     this.#carried = done;
+    this.secureLibraryWindow();
     this.stream.write(bytes);
+  }
+
+  /**
+   * Has the library see as much of the stream's window as it needs, for updates are kept from it: room for what it carries,
+   * and for one byte at the end. Only where it sees room does it ask for what is to be sent, and learn that this was all.
+   */
+  secureLibraryWindow(): void {
+    const bytes = Math.max(this.carrying, this.#finishing ? 1 : 0);
+    if (bytes > 0) {
+      this.#host.ensureLibraryWindow(this.window, bytes);
+    }
   }
 
   /** So many placeholder bytes were dropped. */
@@ -237,8 +249,7 @@ export class MuxedBody implements BodySink {
       return;
     }
     this.#finishing = true;
-    // The library asks for what is to be sent, and so learns that this was all, only where it believes that there is room.
-    this.#host.ensureLibraryWindow(this.window, 1);
+    this.secureLibraryWindow();
     const { stream } = this;
     const trailers = this.#trailers;
     if (trailers !== undefined) {

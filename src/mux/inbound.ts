@@ -140,6 +140,7 @@ export class Inbound implements FrameVisitor {
     ledger.initialWindow = value;
     ledger.libraryInitialWindow = library;
     for (const body of ledger.bodies.values()) {
+      body.secureLibraryWindow();
       ledger.outflow.list(body);
     }
     ledger.schedule();

@@ -345,7 +345,6 @@ export class Mux extends Duplex implements BodyHost {
         connection.hungry = false;
         this.#ownShare = true;
         this.#carrier = body;
-        this.ensureLibraryWindow(body.window, bytes);
         body.carry(placeholder.subarray(0, bytes), () => {
           this.#carrier = undefined;
         });
