@@ -11,5 +11,5 @@ export type NodeRequest = Parameters<RpcHandler>[0];
 /** A response of either of Node's servers. */
 export type NodeResponse = Parameters<RpcHandler>[1];
 
-/** What looks at HTTP/2 streams first; true when it answers this one. */
+/** What looks at HTTP/2 streams first; true when it answers this one. Somebody listens for their errors. */
 export type StreamHandler = (stream: ServerHttp2Stream, headers: IncomingHttpHeaders) => boolean;

@@ -35,7 +35,7 @@ export function requestExchange(request: NodeRequest, response: NodeResponse): E
 }
 
 /**
- * Of a bare HTTP/2 stream: Node's request and response around it would cost a stream that lives long two kilobytes, for
+ * Of a bare HTTP/2 stream, whose errors somebody listens for: Node's request and response around it would cost a stream that lives long two kilobytes, for
  * nothing.
  */
 export function streamExchange(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Exchange {

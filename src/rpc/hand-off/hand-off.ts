@@ -118,14 +118,14 @@ export class HandOff {
         return;
       }
       exchange.writeHead(answer.status, Object.fromEntries(answer.header ?? []), answer.trailer !== undefined);
-      this.#begin(offered, exchange, first.value);
+      this.#take(offered, exchange, first.value);
     } catch (error) {
       stream.close();
       throw error;
     }
   }
 
-  #begin(offered: OfferedStream, exchange: Exchange, first: Uint8Array): void {
+  #take(offered: OfferedStream, exchange: Exchange, first: Uint8Array): void {
     const { bodyOf, shutdownSignal } = this.#options;
     const outlet = new WireOutlet(offered.wire, this.#context);
     const { stream } = exchange;

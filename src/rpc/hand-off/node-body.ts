@@ -15,7 +15,7 @@ interface Target {
   write(bytes: Uint8Array, written: (error?: Error | null) => void): boolean;
   cork(): void;
   uncork(): void;
-  on(name: "error" | "close", listener: () => void): unknown;
+  on(name: "close", listener: () => void): unknown;
 }
 
 /** Bodies over Node's own responses of HTTP/1.1 and HTTP/2. What is written to one in a turn goes to Node in one piece. */
@@ -97,7 +97,6 @@ abstract class NodeBody implements BodySink {
     this.#maxBytes = maxBytes;
     this.#bodies = bodies;
     this.#inFlight = inFlight;
-    target.on("error", ignore);
     target.on("close", () => this.#close());
   }
 
@@ -216,6 +215,8 @@ class ResponseBody extends NodeBody {
   constructor(response: NodeResponse, options: NodeBodyOptions) {
     super(response instanceof Http2ServerResponse ? response.stream : response, options);
     this.#response = response;
+    // What is written after the client has gone.
+    response.on("error", ignore);
   }
 
   protected override finish(trailers: OutgoingHttpHeaders | undefined): void {
