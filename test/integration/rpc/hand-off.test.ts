@@ -137,6 +137,28 @@ describe("the end of a handed-off stream", () => {
     expect(served.ends).toMatchObject([{ outcome: "gone", error: undefined, messages: 1 }]);
   });
 
+  it("tells the client nothing of our insides, and the log everything", async () => {
+    const logged: unknown[] = [];
+    const feed = createScriptedFeed({
+      async *frames() {
+        yield opened;
+        throw new TypeError("password hunter2 is not a function");
+      },
+    });
+    await using served = await serveHandlers(feed, { log: { error: (...line) => logged.push(line) } });
+    const answer = await call(served.http2, { http: "2", contentType: "application/connect+proto" }, anything);
+    expect(answer.body.toString()).not.toContain("hunter2");
+    expect(logged).toEqual([
+      [
+        {
+          err: expect.objectContaining({ message: "password hunter2 is not a function" }),
+          procedure: expect.any(String),
+        },
+        expect.any(String),
+      ],
+    ]);
+  });
+
   it("is told of the client's deadline, and of the server's end", async () => {
     await using served = await serveHandlers(waiting());
     using session = connectTo(served.http2);
