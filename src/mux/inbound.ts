@@ -100,7 +100,8 @@ export class Inbound implements FrameVisitor {
       return overflow(id);
     }
     const body = bodies.get(id);
-    if (body === undefined) {
+    // What was written through the library before the body was handed over is still its to send.
+    if (body === undefined || !body.open) {
       window.library += increment;
       return frame;
     }

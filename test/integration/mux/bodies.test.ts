@@ -29,6 +29,22 @@ describe("a handed-off body", () => {
     expect(body.closedCalls).toBe(1);
   });
 
+  it.each([0, 1, 5, 100])("comes after what was written before, through a window of %i bytes", async (streamWindow) => {
+    await using server = await startBodyServer({ opening: Buffer.from("what was written before, ") });
+    await using client = await connectFrames(server.port, { streamWindow });
+    client.request(1, "/a");
+    const body = await server.opened("/a");
+    body.sink.write(Buffer.from("and what came "));
+    body.sink.end(Buffer.from("after"), [["grpc-status", "0"]]);
+    await client.settled();
+    while (!client.stream(1).ended) {
+      client.send(windowUpdate(1, 1));
+      await client.settled();
+    }
+    expect(client.body(1).toString()).toBe("what was written before, and what came after");
+    expect(client.judge.violations).toEqual([]);
+  });
+
   it("ends without trailers where there are none", async () => {
     await using server = await startBodyServer();
     await using client = await connectFrames(server.port, { acknowledge: "all" });

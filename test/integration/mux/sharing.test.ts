@@ -222,9 +222,9 @@ describe("connections and streams", () => {
     const count = 20_000;
     for (let i = 0; i < count; i += 1) stuck?.sink.write(chunk(i));
     // Meanwhile buffers go round among the others.
-    for (let i = 0; i < 400; i += 1) {
-      other.sink.write(Buffer.alloc(50_000, i));
-      await quick.until(() => quick.stream(1).length === (i + 1) * 50_000);
+    for (let i = 0; i < 100; i += 1) {
+      other.sink.write(Buffer.alloc(250_000, i));
+      await quick.until(() => quick.stream(1).length === (i + 1) * 250_000);
     }
     expect(stuck?.sink.pending).toBeGreaterThan(1_000_000);
     slow.resume();
@@ -256,6 +256,27 @@ describe("connections and streams", () => {
     }
     expect(await Promise.all(calls)).toEqual(Array.from({ length: 30 }, (_, i) => (i % 3 === 0 ? 60_000 : 100_000)));
     await new Promise((resolve) => session.close(() => resolve(undefined)));
+  });
+});
+
+describe("what the session writes in parts", () => {
+  it("is not broken up by DATA of bodies: neither a frame nor a header block", async () => {
+    await using server = await withUnary({ chop: 4_096, slow: true, fields: { "x-long": "y".repeat(60_000) } });
+    await using client = await connectFrames(server.port, { streamWindow: 1 << 20, connectionWindow: 1 << 24 });
+    client.request(1, "/1");
+    const { sink } = await server.opened("/1");
+    const ids = odd(6, 3);
+    for (const id of ids) client.request(id, id % 4 === 3 ? `/${id}` : "/unary");
+    let written = 0;
+    while (!ids.every((id) => (id % 4 === 3 ? client.stream(id).headers.length > 3 : client.stream(id).ended))) {
+      sink.write(Buffer.alloc(100));
+      written += 100;
+      await new Promise((resolve) => setImmediate(resolve));
+    }
+    sink.end(undefined, undefined);
+    await client.until(() => client.stream(1).ended);
+    expect(client.stream(1).length).toBe(written);
+    expect(client.judge.violations).toEqual([]);
   });
 });
 

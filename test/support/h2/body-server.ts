@@ -24,6 +24,8 @@ export interface BodyServerOptions extends MuxOptions {
   readonly mux?: boolean;
   /** Cuts everything between socket, mux and session into pieces of so many bytes. */
   readonly chop?: number;
+  /** What the session writes reaches the mux a piece in each turn of the event loop. */
+  readonly slow?: boolean;
   /** Answers instead of opening a body; says whether it did. */
   readonly answer?: (request: Http2ServerRequest, response: Http2ServerResponse) => boolean;
   /** Written through the response before the body is handed over. */
@@ -70,7 +72,7 @@ export async function startBodyServer(options: BodyServerOptions = {}): Promise<
     const outer = options.chop === undefined ? socket : chopped(socket, options.chop);
     entering = options.mux === false ? undefined : createMux(outer, options);
     const inner = entering ?? outer;
-    http2.emit("connection", options.chop === undefined ? inner : chopped(inner, options.chop));
+    http2.emit("connection", options.chop === undefined ? inner : chopped(inner, options.chop, options.slow));
     entering = undefined;
   });
   await new Promise<void>((resolve) => tcp.listen(0, "127.0.0.1", resolve));
@@ -125,15 +127,18 @@ function openBody(
 }
 
 /** A duplex that passes `inner` on, and to it, in pieces of at most so many bytes. */
-function chopped(inner: Duplex, size: number): Duplex {
+function chopped(inner: Duplex, size: number, slow = false): Duplex {
   const pieces = (chunk: Buffer) =>
     Array.from({ length: Math.ceil(chunk.length / size) }, (_, i) => chunk.subarray(i * size, (i + 1) * size));
   const outer = new Duplex({
     read: () => {
       inner.resume();
     },
-    write(chunk: Buffer, _encoding, done) {
-      for (const piece of pieces(chunk)) inner.write(piece);
+    async write(chunk: Buffer, _encoding, done) {
+      for (const piece of pieces(chunk)) {
+        inner.write(piece);
+        if (slow) await new Promise((resolve) => setImmediate(resolve));
+      }
       if (inner.writableNeedDrain) inner.once("drain", done);
       else done();
     },
