@@ -38,17 +38,16 @@ function follow(socket: Socket, publish: Publish, burst: number): void {
   };
   const run = (perSecond: number) => {
     const begun = process.hrtime.bigint();
-    const spacingNs = 1e9 / perSecond;
+    const dueAt = (n: number) => begun + BigInt(Math.round((n * 1e9) / perSecond));
     const step = () => {
       if (stopped) return;
       const now = process.hrtime.bigint();
-      for (;;) {
-        const due = begun + BigInt(Math.round((published + 1) * spacingNs));
-        if (due > now) break;
+      let due = dueAt(published + 1);
+      for (; due <= now; due = dueAt(published + 1)) {
         publish(1, due);
         published += 1;
       }
-      setTimeout(step, Math.max(1, Math.floor(spacingNs / 1e6 / 2)));
+      setTimeout(step, Math.max(0, Number(due - process.hrtime.bigint()) / 1e6));
     };
     step();
   };
