@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { createCluster } from "../../support/cluster.ts";
+import { eventually } from "../../support/deadline.ts";
 import { advanceAll, commit, keysOf, never, openStage, readAll } from "./stage.ts";
 
 test("G6 while Postgres is away every call says so, and the first call after it is back succeeds", async () => {
@@ -12,6 +13,10 @@ test("G6 while Postgres is away every call says so, and the first call after it 
   await commit(await stage.session(), "a", "b");
   expect(keysOf(await advanceAll(store))).toEqual(["a", "b"]);
   await cluster.kill9();
+  // The postmaster's children notice a little later that it is gone, and answer until then.
+  await eventually(() => refused(() => store.readAfter(0, never)));
+  await eventually(() => refused(() => store.advance(2, never)));
+  await eventually(() => refused(() => store.bounds(never)));
   for (let round = 0; round < 2; round += 1) {
     for (const call of [
       () => store.advance(2, never),
@@ -74,3 +79,10 @@ test("a call that is given up ends at once and leaves the store in order", async
   await blocker.query("commit");
   expect(keysOf(await advanceAll(store))).toEqual(["a"]);
 });
+
+function refused(call: () => Promise<unknown>): Promise<boolean> {
+  return call().then(
+    () => false,
+    () => true,
+  );
+}
