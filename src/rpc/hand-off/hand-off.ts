@@ -70,9 +70,7 @@ export class HandOff {
   /** Answers one call. */
   serve(exchange: Exchange): void {
     this.#serve(exchange).catch((error: unknown) => {
-      if (ConnectError.from(error).code !== Code.Aborted) {
-        this.#options.log.error({ err: error }, "a call could not be answered");
-      }
+      this.#options.log.error({ err: error }, "a call could not be answered");
       exchange.closing.destroy();
     });
   }
@@ -96,6 +94,11 @@ export class HandOff {
       }
       await this.#handOver(answer, offered, exchange, gone.signal);
       closing.off("close", onClose);
+    } catch (error) {
+      // Nobody is there to be answered, which is nobody's fault here.
+      if (!gone.signal.aborted) {
+        throw error;
+      }
     } finally {
       reception.withdraw();
     }

@@ -1,22 +1,34 @@
 import { once } from "node:events";
-import { type ClientHttp2Session, type ClientHttp2Stream, connect as connectHttp2 } from "node:http2";
+import {
+  type ClientHttp2Session,
+  type ClientHttp2Stream,
+  connect as connectHttp2,
+  type SecureClientSessionOptions,
+} from "node:http2";
+import { request as requestHttps } from "node:https";
+import { fileURLToPath } from "node:url";
 import { fromBinary } from "@bufbuild/protobuf";
 import { describe, expect, it, vi } from "vitest";
 import { type SubscribeResponse, SubscribeResponseSchema } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { createFeed } from "../../../src/core/feed-service.ts";
 import { createMemoryStore } from "../../../src/memory/store.ts";
-import { envelope, openCall } from "./raw-call.ts";
-import { serve } from "./served.ts";
+import { envelope, openCall, subscribePath } from "./raw-call.ts";
+import { type ServedOptions, serve } from "./served.ts";
 
 const contentType = "application/grpc+proto";
 const fromOldest = envelope(contentType, { start: { case: "oldest", value: {} } });
 const headers = { "content-type": contentType, te: "trailers" };
 
-async function serveMemory() {
+const tls = {
+  tlsCert: fileURLToPath(new URL("./certificates/localhost.crt", import.meta.url)),
+  tlsKey: fileURLToPath(new URL("./certificates/localhost.key", import.meta.url)),
+};
+
+async function serveMemory(config: ServedOptions["config"] = {}) {
   const store = createMemoryStore({ sources: ["orders"] });
   const feed = createFeed({ store, wakeUp: store.wakeUp });
   await feed.start(new AbortController().signal);
-  const served = await serve(feed);
+  const served = await serve(feed, { config });
   return {
     feed,
     served,
@@ -77,7 +89,7 @@ function readEvents(stream: ClientHttp2Stream, count: number): Promise<readonly 
 
 async function withSession<T>(
   url: string,
-  options: Parameters<typeof connectHttp2>[1] & object,
+  options: SecureClientSessionOptions,
   use: (session: ClientHttp2Session) => Promise<T>,
 ): Promise<T> {
   const session = connectHttp2(url, options);
@@ -98,6 +110,43 @@ describe("a window", () => {
       await memory.put(1, 10);
       expect(await read).toEqual(upTo(41));
     });
+    await memory.gone();
+  });
+});
+
+describe("TLS", () => {
+  it.each([1_000, 65_535])("carries everything, in order, and the end, with a window of %d", async (window) => {
+    await using memory = await serveMemory(tls);
+    await memory.put(40, 5_000);
+    const options = { settings: { initialWindowSize: window }, rejectUnauthorized: false };
+    await withSession(memory.served.url, options, async (session) => {
+      const stream = openCall(session, fromOldest, headers);
+      const statuses: unknown[] = [];
+      stream.on("trailers", (fields) => statuses.push(fields["grpc-status"]));
+      expect(await readEvents(stream, 40)).toEqual(upTo(40));
+      const closed = once(stream, "close");
+      await memory.served.server.stop();
+      await closed;
+      expect(statuses).toEqual(["0"]);
+    });
+  });
+
+  it("carries HTTP/1.1 as well", async () => {
+    await using memory = await serveMemory(tls);
+    await memory.put(40, 5_000);
+    const sent = requestHttps(memory.served.url + subscribePath, {
+      method: "POST",
+      headers,
+      rejectUnauthorized: false,
+    });
+    sent.on("error", () => undefined);
+    sent.end(fromOldest);
+    const [answer] = await once(sent, "response");
+    const chunks: Buffer[] = [];
+    answer.on("data", (chunk: Buffer) => chunks.push(chunk));
+    await vi.waitUntil(() => versionsIn(Buffer.concat(chunks)).length === 40);
+    expect(versionsIn(Buffer.concat(chunks))).toEqual(upTo(40));
+    sent.destroy();
     await memory.gone();
   });
 });
