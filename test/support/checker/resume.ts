@@ -58,7 +58,7 @@ export function lastCursor(call: SeenCall): string | undefined {
 /** The version that the last cursor stands for; `undefined` where a snapshot was brought up to date, which only it knows. */
 function lastVersion(call: SeenCall): number | undefined {
   const frame = call.frames.findLast((candidate) => candidate.kind !== "closing");
-  if (frame === undefined || frame.kind === "snapshot_started") return undefined;
+  if (frame === undefined || frame.kind === "snapshot_started" || frame.kind === "gap") return undefined;
   if (frame.kind !== "events") return frame.version;
   const last = frame.events.at(-1);
   const started = call.frames.findLastIndex(({ kind }) => kind === "snapshot_started");

@@ -17,6 +17,8 @@ export interface SeenEvent {
   readonly transaction: string;
   readonly occurredAtMicros: number;
   readonly headers: string | undefined;
+  /** `ENTERED` or `LEFT`, where a filter on rows says so. */
+  readonly transition?: string | undefined;
 }
 
 /** One frame as it arrived. */
@@ -28,7 +30,25 @@ export type SeenFrame =
       readonly cursor: string;
       readonly complete: boolean;
     }
-  | { readonly kind: "checkpoint"; readonly version: number; readonly cursor: string; readonly state: string }
+  | {
+      readonly kind: "checkpoint";
+      readonly version: number;
+      readonly cursor: string;
+      readonly state: string;
+      /** `undefined` when it says that it is unknown, or when nobody looked. */
+      readonly lagVersions?: number | undefined;
+      readonly lagMs?: number | undefined;
+    }
+  | {
+      readonly kind: "gap";
+      /** Both inclusive. */
+      readonly firstVersion: number;
+      readonly lastVersion: number;
+      readonly dropped: number | undefined;
+      /** `DROP_OLDEST`, `DROP_NEWEST`, `LATEST`, `SAMPLE`. */
+      readonly reason: string;
+      readonly cursor: string;
+    }
   | {
       readonly kind: "snapshot_started";
       readonly version: number;
@@ -54,7 +74,7 @@ export interface Recording {
 
 /** A broken guarantee, with what is needed to look into it. */
 export interface Complaint {
-  readonly guarantee: "G1" | "G2" | "G3" | "G4" | "G5" | "G6" | "G7" | "G8" | "G11";
+  readonly guarantee: "G1" | "G2" | "G3" | "G4" | "G5" | "G6" | "G7" | "G8" | "G9" | "G10" | "G11";
   readonly client: string;
   readonly text: string;
 }

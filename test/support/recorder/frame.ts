@@ -16,6 +16,15 @@ export function seenFrame(message: Decoded): SeenFrame {
       return { kind, events: listOf(body.events).map(seenEvent), cursor, complete: body.complete === true };
     case "checkpoint":
       return { kind, version, cursor, state: textOf(body.state).replace("STREAM_STATE_", "") };
+    case "gap":
+      return {
+        kind,
+        firstVersion: numberOf(body.first_version),
+        lastVersion: numberOf(body.last_version),
+        dropped: typeof body.dropped === "number" ? body.dropped : undefined,
+        reason: textOf(body.reason).replace("GAP_REASON_", ""),
+        cursor,
+      };
     case "snapshot_started":
       return { kind, version, restart: body.restart === true, resumed: body.resumed === true, cursor };
     case "snapshot_complete":
