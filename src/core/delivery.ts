@@ -17,6 +17,8 @@ import type { Parkable, Parked } from "./wake-set.ts";
 
 /** Frames of one run: then it is the next stream's turn. */
 const FRAMES_PER_RUN = 32;
+/** So long one run looks for something to deliver: then it is the next stream's turn, too. */
+const LOOKING_MS = 2;
 /** A client that has not come back for its next frame for so long is slow: history read ahead for it is given back. */
 const FORGET_MS = 1_000;
 /** Long before that the feed itself has noticed that its epoch is over, if it is: it asks ten times a second. */
@@ -187,6 +189,10 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
           this.#pull();
           break;
         case "more":
+          // It may have looked through thousands of events, and nobody else has had a turn meanwhile.
+          if (this.#context.clock.monotonic() - nowMs >= LOOKING_MS) {
+            return true;
+          }
           frames += 1;
           break;
         case "wait":

@@ -8,7 +8,7 @@ import type { Thinned, Verdict } from "./policy.ts";
 import { Batch, type Passage, type Progress, scan, trimToBoundary } from "./scan.ts";
 
 /** Events looked at before others get their turn. */
-const SCAN_BUDGET = 16_384;
+const SCAN_BUDGET = 4_096;
 
 /** What a stream takes from, and what bounds it beside its policy. */
 export interface IntakeOptions {

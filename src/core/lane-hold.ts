@@ -41,6 +41,11 @@ export class LaneHold implements Sleeper {
       return false;
     }
     const first = trail.indexAfter(this.#released);
+    if (first === trail.end) {
+      // All of it is forgotten already: whoever was woken before may have had the lanes forget.
+      this.release(head);
+      return false;
+    }
     if (this.#from === undefined) {
       this.#from = trail.versionAt(first);
       this.#untilMs = nowMs + maxDelayMs;

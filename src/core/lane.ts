@@ -14,7 +14,7 @@ import type { Matcher } from "./selector.ts";
 import { Parked } from "./wake-set.ts";
 
 /** Events looked at before others get their turn. */
-const SCAN_BUDGET = 16_384;
+const SCAN_BUDGET = 4_096;
 /** A step that others took is made anew for whoever comes when so many times more has come in behind it. */
 const WORTH_MAKING = 4;
 /** So many events are looked at for streams of which none has come for any: they are slow, and look on demand. */

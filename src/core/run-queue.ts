@@ -10,8 +10,8 @@ export interface Runnable {
 
 /** So long the queue works before input and timers get their turn. */
 const SLICE_MS = 10;
-/** Runs between two looks at the clock. */
-const RUNS_PER_LOOK = 64;
+/** Short runs between two looks at the clock. */
+const RUNS_PER_LOOK = 8;
 
 /**
  * Streams that have something to do, first come, first served. A feed of thousands of streams does their work in slices, so
@@ -51,8 +51,10 @@ export class RunQueue {
     let nowMs = beganMs;
     const round = this.#waiting;
     this.#waiting = [];
+    let runs = 0;
     for (let at = 0; at < round.length; at++) {
-      if (at % RUNS_PER_LOOK === RUNS_PER_LOOK - 1) {
+      if (runs >= RUNS_PER_LOOK) {
+        runs = 0;
         nowMs = this.#clock.monotonic();
         if (nowMs - beganMs >= SLICE_MS) {
           this.#waiting = round.slice(at).concat(this.#waiting);
@@ -62,7 +64,10 @@ export class RunQueue {
       const runnable = round[at];
       if (runnable !== undefined) {
         runnable.queued = false;
+        runs += 1;
         if (runnable.run(nowMs)) {
+          // It used up its turn, which was no short one.
+          runs = RUNS_PER_LOOK;
           this.add(runnable);
         }
       }

@@ -30,9 +30,12 @@ export interface Scenario {
     readonly maxEvents: number;
     readonly maxBytes: number;
     readonly maxDelayMs: number;
+    /** Its streams take what has come from within the append. */
+    readonly inline: boolean;
   }[];
   readonly logMaxBytes: number;
   readonly maxLaneBytes: number;
+  readonly maxLanesBytes: number;
 }
 
 /** What is wrong with the parts of the lanes, to see whether the judge sees it. */
@@ -79,11 +82,13 @@ export const scenarios: fc.Arbitrary<Scenario> = fc.record({
       maxEvents: fc.constantFrom(1, 3, Number.POSITIVE_INFINITY),
       maxBytes: fc.constantFrom(1, 450, 1_000, 1_000_000),
       maxDelayMs: fc.constantFrom(0, 0, 20),
+      inline: fc.boolean(),
     }),
     { minLength: 1, maxLength: 3 },
   ),
   logMaxBytes: fc.constantFrom(1, 2_000, 1_000_000),
   maxLaneBytes: fc.constantFrom(1, 1_000, 100_000),
+  maxLanesBytes: fc.constantFrom(1, 700, 2_000, 200_000),
 });
 
 /** Plays a scenario, and then lets every stream come to the end; answers what the judge objects to. */
@@ -107,14 +112,17 @@ class Reader {
   parkedAt = -1;
   /** Parked at the head, and not woken since. */
   asleep = false;
+  readonly #onWake: (reader: Reader) => void;
 
-  constructor(lane: Lane, progress: Progress) {
+  constructor(lane: Lane, progress: Progress, onWake: (reader: Reader) => void) {
     this.lane = lane;
     this.progress = progress;
+    this.#onWake = onWake;
   }
 
   wake(): void {
     this.asleep = false;
+    this.#onWake(this);
   }
 }
 
@@ -130,6 +138,8 @@ class Simulation {
   /** When each event came into the log. */
   readonly #cameAtMs: number[] = [];
   readonly #truth = new Map<Lane, Matcher>();
+  /** Some have been woken, and others will be. */
+  #waking = false;
 
   constructor(scenario: Scenario, fault: Fault) {
     this.#scenario = scenario;
@@ -137,7 +147,7 @@ class Simulation {
     this.#log = new Log({ maxBytes: scenario.logMaxBytes, head: 0, tick: TICK_ZERO });
     fault.log?.(this.#log);
     const { maxLaneBytes } = scenario;
-    const limits = { maxLaneBytes, maxLanesBytes: 2 * maxLaneBytes };
+    const limits = { maxLaneBytes, maxLanesBytes: this.#scenario.maxLanesBytes };
     this.#lanes = lanesOf({ epoch: EPOCH, log: this.#log }, limits, this.#time);
     this.#log.onAppend = (page) => this.#lanes.dispatch(fault.dispatched?.(page) ?? page, this.#time.monotonic());
     this.#open(0, 0);
@@ -159,7 +169,7 @@ class Simulation {
         this.#open(happening.lane, happening.version);
         break;
       case "time":
-        this.#time.passAtOnce(happening.ms);
+        this.#pass(happening.ms);
         this.#expectNobodyOversleeps();
         break;
       case "leave":
@@ -177,12 +187,22 @@ class Simulation {
     for (let i = 0; i < 1_000 && this.#log.head < this.#history.events.length; i++) {
       this.#append(5);
     }
-    this.#time.passAtOnce(100);
+    this.#pass(100);
     for (const reader of this.#readers) {
-      for (let i = 0; i < 1_000 && reader.progress.scanned < this.#log.head && !reader.asleep; i++) {
-        this.#step(reader, 50);
-      }
+      this.#stepToTheEnd(reader);
       this.#expectNothingBetween(reader, reader.progress.scanned, this.#log.head, "at the end");
+    }
+  }
+
+  #pass(ms: number): void {
+    this.#waking = true;
+    this.#time.passAtOnce(ms);
+    this.#waking = false;
+  }
+
+  #stepToTheEnd(reader: Reader): void {
+    for (let i = 0; i < 1_000 && !reader.asleep; i++) {
+      this.#step(reader, 50);
     }
   }
 
@@ -192,7 +212,7 @@ class Simulation {
     if (terms === undefined || version > this.#log.head) {
       return;
     }
-    const { selectors, maxEvents, maxBytes, maxDelayMs } = terms;
+    const { selectors, maxEvents, maxBytes, maxDelayMs, inline } = terms;
     const matcher = compileSelectors(selectors);
     const lane = this.#lanes.acquire({
       matcher: this.#fault.matcher?.(matcher) ?? matcher,
@@ -202,7 +222,8 @@ class Simulation {
     this.#fault.lane?.(lane);
     this.#truth.set(lane, matcher);
     const tick = version === 0 ? TICK_ZERO : this.#tickOf(version);
-    this.#readers.push(new Reader(lane, new Progress({ version, tick })));
+    const onWake = inline ? (reader: Reader) => this.#stepToTheEnd(reader) : () => undefined;
+    this.#readers.push(new Reader(lane, new Progress({ version, tick }), onWake));
   }
 
   #leave(index: number): void {
@@ -219,12 +240,17 @@ class Simulation {
       return;
     }
     this.#cameAtMs.push(...page.events.map(() => this.#time.monotonic()));
+    this.#waking = true;
     this.#log.append(page);
+    this.#waking = false;
     this.#expectNobodyOversleeps();
   }
 
   /** Whoever sleeps wants nothing of what is there, or what it wants may still wait for more. */
   #expectNobodyOversleeps(): void {
+    if (this.#waking) {
+      return;
+    }
     for (const reader of this.#readers) {
       const { scanned } = reader.progress;
       const { maxDelayMs = 0, maxEvents, maxBytes } = reader.lane.terms.batch;
