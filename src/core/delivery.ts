@@ -104,7 +104,7 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
   /** How far it is behind the head in versions; 0 when it waits for what it wants to come. */
   lagAt(head: Version): number {
     const waits = this.parkedAt >= 0 && this.#history?.reading !== true && this.stream.phase === "live";
-    return waits || this.#cursor === undefined ? 0 : Math.max(0, head - this.#cursor.version);
+    return (waits && !this.stream.slowed) || this.#cursor === undefined ? 0 : Math.max(0, head - this.#cursor.version);
   }
 
   /** The first frame, which waits for nothing. */

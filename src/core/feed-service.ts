@@ -265,7 +265,14 @@ class FeedService implements EpochFeed, HostView {
     const matcher = compileSelectors(request.selectors, { limits, onFilterError });
     const life = lifeOf(request.deadlineMs, this.#options.maxStreamAgeMs, this.#options.clock);
     const start = await this.#resolve(request, matcher, ending);
-    return this.#host.open({ request, matcher, start, ending, life });
+    try {
+      return this.#host.open({ request, matcher, start, ending, life });
+    } catch (error) {
+      // A snapshot that has begun has no stream that would end it.
+      ending.abort(error);
+      await start.snapshot?.run.close().catch(() => undefined);
+      throw error;
+    }
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {

@@ -84,6 +84,7 @@ export class Stream {
   /** Whether there is something to tell since the last checkpoint. */
   #moved = false;
   #checkpointAtMs: number;
+  #slowed = false;
 
   constructor(start: Position, view: FeedView, options: StreamOptions, clock: Clock) {
     const { lane, policy = BLOCK, maxEventsPerSecond, thinned, checkpointEveryTick = false } = options;
@@ -105,6 +106,11 @@ export class Stream {
 
   get phase(): StreamPhase {
     return this.#phase;
+  }
+
+  /** Whether it waits although there is something to deliver: it may not be faster. */
+  get slowed(): boolean {
+    return this.#slowed;
   }
 
   /** Whether it has something to say about every append, whatever its lane wants. */
@@ -279,6 +285,7 @@ export class Stream {
 
   /** There is nothing to deliver before what follows this version has come, or this moment. */
   #lookAfter(after: Version, untilMs: number, nowMs: number): StreamAction {
+    this.#slowed = untilMs !== NEVER;
     if (untilMs === NEVER && this.#reading === undefined && this.#lacks(after)) {
       // Before a checkpoint that is due: else a client that is slower than its interval would get nothing but checkpoints.
       this.#reading = after;

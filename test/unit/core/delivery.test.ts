@@ -2,7 +2,7 @@ import { describe, expect, test } from "vitest";
 import type { OpenStream, Subscription } from "../../../src/core/feed.ts";
 import type { EventsFrame, Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
-import { emit, REQUEST, type Setup, setUp } from "./memory-feed.ts";
+import { emit, inFrontOf, REQUEST, type Setup, setUp } from "./memory-feed.ts";
 
 const forever = new AbortController().signal;
 
@@ -232,6 +232,30 @@ describe("limits of a feed", () => {
     await setup.feed.stop();
   });
 
+  test("G9 a snapshot that has begun for a stream which is refused is ended", async () => {
+    const readers: { closed: boolean }[] = [];
+    const setup = await setUp({ limits: { maxLanes: 1 } }, (store) =>
+      inFrontOf(store, {
+        snapshot: async (request, signal) => {
+          const reader = await store.snapshot(request, signal);
+          const close = reader.close.bind(reader);
+          const state = { closed: false };
+          readers.push(state);
+          reader.close = async () => {
+            state.closed = true;
+            await close();
+          };
+          return reader;
+        },
+      }),
+    );
+    await take(setup);
+    const refused = codeOf(take(setup, { start: { kind: "snapshot" }, maxBatchBytes: 1_000 }));
+    expect(await refused).toMatchObject({ code: "LIMIT_EXCEEDED", message: expect.stringContaining("(maxLanes)") });
+    expect(readers).toEqual([{ closed: true }]);
+    await setup.feed.stop();
+  });
+
   test("G9 lanes remember no more than they may, and deliver everything all the same", async () => {
     const setup = await setUp({ limits: { maxLaneBytes: 4_000, maxLanesBytes: 6_000 } });
     const takers = [
@@ -276,6 +300,18 @@ describe("memory of a lane", () => {
 });
 
 describe("stats of a feed", () => {
+  test("G10 a stream that waits because it may not be faster is behind", async () => {
+    const setup = await setUp();
+    const { taker } = await take(setup, { maxEventsPerSecond: 1 });
+    emit(setup.memory, 5);
+    await setup.time.pass(30);
+    expect(taker.events).toMatchObject([{ events: { length: 1 } }]);
+    expect(setup.feed.stats()).toMatchObject({ lagVersions: [4], lagMs: [expect.any(Number)] });
+    await setup.time.pass(5_000);
+    expect(setup.feed.stats()).toMatchObject({ lagVersions: [0], lagMs: [0] });
+    await setup.feed.stop();
+  });
+
   test("G10 say what streams got, where they are, and how they ended", async () => {
     const setup = await setUp({ limits: { logMaxBytes: 1 } });
     emit(setup.memory, 5);
