@@ -35,12 +35,12 @@ export class LaneHold implements Sleeper {
     if (maxDelayMs <= 0) {
       return false;
     }
-    if (this.#from !== undefined && trail.from >= this.#from) {
-      // Some of what waits is forgotten: it is not known any more how much there is.
+    const first = trail.indexAfter(this.#released);
+    if (first === trail.end || (this.#from !== undefined && trail.from >= this.#from)) {
+      // Some of what waits is forgotten, or all of it already: it is not known any more how much there is.
       this.release(head);
       return false;
     }
-    const first = trail.indexAfter(this.#released);
     if (first === trail.end) {
       // All of it is forgotten already: whoever was woken before may have had the lanes forget.
       this.release(head);
