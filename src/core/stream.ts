@@ -20,6 +20,8 @@ import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-pha
 
 /** Share of the checkpoint interval that chance adds, so that streams opened together do not speak together for ever. */
 const JITTER = 0.1;
+/** So often a stream that is due to say a checkpoint, and stands amid a tick, looks whether that has come to its end. */
+const AMID_TICK_MS = 100;
 
 export type { FeedView } from "./stream-frames.ts";
 
@@ -294,7 +296,9 @@ export class Stream {
     if (this.#clean && nowMs >= this.#checkpointAtMs) {
       return this.#checkpoint(nowMs);
     }
-    return this.#wait(Math.min(untilMs, this.#clean ? this.#checkpointAtMs : NEVER));
+    // Amid a tick nobody wakes it for the end, unless that holds something for it: it looks for itself.
+    const speaksAtMs = this.#clean ? this.#checkpointAtMs : Math.max(this.#checkpointAtMs, nowMs + AMID_TICK_MS);
+    return this.#wait(Math.min(untilMs, speaksAtMs));
   }
 
   #wait(untilMs: number): StreamAction {
