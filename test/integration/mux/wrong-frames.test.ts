@@ -206,6 +206,27 @@ describe.each([
     expect(goaway?.payload.readUInt32BE(4)).toBe(errorCode.protocol);
   });
 
+  it("that is sent away while a stream of its is reset learns why", async () => {
+    await using server = await startBodyServer({
+      mux,
+      answer(received, response) {
+        received.resume();
+        if (received.url !== "/stuck") return false;
+        response.end(Buffer.alloc(10_000));
+        return true;
+      },
+    });
+    await using client = await connectFrames(server.port, { streamWindow: 3_000 });
+    client.request(1, "/a", { end: false });
+    client.request(3, "/stuck", { end: false });
+    const body = await server.opened("/a");
+    body.sink.end(Buffer.alloc(2_000), [["grpc-status", "0"]]);
+    await client.until(() => client.stream(1).ended && client.stream(3).length === 3_000);
+    client.send(settings({ maxFrameSize: 1 }));
+    await client.untilClosed();
+    expect(client.goaway).toEqual({ lastId: 3, code: errorCode.protocol });
+  });
+
   it("that pads, and sends what nobody knows, is understood", async () => {
     await using open = await openBody(mux);
     const padded = Buffer.concat([Buffer.from([4]), Buffer.from("body"), Buffer.alloc(4)]);
