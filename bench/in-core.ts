@@ -8,6 +8,7 @@ import { Log } from "../src/core/log.ts";
 import type { Outlet } from "../src/core/outlet.ts";
 import { eventBytes, type Page } from "../src/core/page.ts";
 import { compileSelectors, type Selector } from "../src/core/selector.ts";
+import { systemRandomBytes } from "../src/core/stream-directory.ts";
 import { StreamHost } from "../src/core/stream-host.ts";
 import { lifeOf } from "../src/core/stream-life.ts";
 import { benchOptions, type Measurement, percentile, report } from "./report.ts";
@@ -45,8 +46,17 @@ class Core {
     const { log } = this;
     const view = { epoch: "e", log, stale: false, draining: false, oldest: 1, failure: undefined, over: false };
     const history = { readAfter: () => Promise.reject(new Error("the log holds everything")) };
+    const none = () => Promise.reject(new Error("nothing is copied"));
+    const store = { ...history, snapshot: none, tickOf: none };
     const limits = { ...DEFAULT_LIMITS, maxLanes: 20_000 };
-    this.host = new StreamHost(view, { history, limits, clock: systemClock, timers: systemTimers });
+    this.host = new StreamHost(view, {
+      store,
+      history,
+      randomBytes: systemRandomBytes,
+      limits,
+      clock: systemClock,
+      timers: systemTimers,
+    });
     log.onAppend = (page) => this.host.appended(page);
   }
 

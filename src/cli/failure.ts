@@ -37,6 +37,7 @@ const exitCodes: Readonly<Record<FeedErrorCode, ExitCode>> = {
   LIMIT_EXCEEDED: exitCode.failure,
   SLOW_CONSUMER: exitCode.failure,
   SOURCE_NOT_FOUND: exitCode.failure,
+  STREAM_NOT_FOUND: exitCode.failure,
   INVALID_REQUEST: exitCode.usage,
   DRAINING: exitCode.serverUnreachable,
   DATABASE_UNAVAILABLE: exitCode.databaseUnreachable,

@@ -1,5 +1,6 @@
 import type { AlarmClock, Sleeper } from "./alarm-clock.ts";
 import { type Cursor, encodeCursor } from "./cursor.ts";
+import type { ChangeConsumer, DeliveryChange } from "./delivery-change.ts";
 import { DeliveryHistory, type HistoryConsumer, type HistoryMeans } from "./delivery-history.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
@@ -11,7 +12,8 @@ import type { Outlet, StreamControl } from "./outlet.ts";
 import type { Page } from "./page.ts";
 import type { PolicyKind } from "./policy.ts";
 import type { Runnable, RunQueue } from "./run-queue.ts";
-import type { SnapshotRun } from "./snapshot-run.ts";
+import type { RowSource } from "./selector-change-run.ts";
+import type { SnapshotStarted } from "./snapshot-run.ts";
 import type { Stream } from "./stream.ts";
 import type { Parkable, Parked } from "./wake-set.ts";
 
@@ -37,14 +39,16 @@ export interface DeliveryContext extends HistoryMeans {
   readonly failure: FeedError | undefined;
   /** Whether the feed has noticed that its epoch is over: then `failure` comes, sooner or later. */
   readonly over: boolean;
+  /** It has changed its lane; this one was its own. */
+  changed(lane: Lane): void;
   /** Called once for each. */
   ended(delivery: Delivery): void;
 }
 
-/** What a stream begins with, if it does. */
+/** The rows of a stream, while it has any. */
 export interface DeliveredSnapshot {
   /** Closed as the stream ends. */
-  readonly run: SnapshotRun;
+  readonly run: RowSource;
   /** Ends its reads; aborted as the stream ends. */
   readonly ending: AbortController;
 }
@@ -52,11 +56,13 @@ export interface DeliveredSnapshot {
 /** What is driven. */
 export interface DeliveryOptions {
   readonly stream: Stream;
-  readonly lane: Lane;
   readonly snapshot: DeliveredSnapshot | undefined;
   /** Whose it is, as `Subscription.peer` has it. */
   readonly peer: string | undefined;
   readonly policy: PolicyKind;
+  /** Under which its host knows it. */
+  readonly streamId: string;
+  readonly principal: string;
 }
 
 /**
@@ -64,9 +70,10 @@ export interface DeliveryOptions {
  * between an append and the client's socket, for a chain of those costs more per frame than everything else that happens
  * to it. It works when it is woken: by its lane, its one timer, its read, its snapshot, or its outlet.
  */
-export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, StreamControl {
+export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, ChangeConsumer, StreamControl {
   readonly stream: Stream;
-  readonly lane: Lane;
+  readonly streamId: string;
+  readonly principal: string;
   readonly peer: string | undefined;
   readonly policy: PolicyKind;
   queued = false;
@@ -74,7 +81,11 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
   ringsAtMs = Number.POSITIVE_INFINITY;
   ringsAs = -1;
   readonly #context: DeliveryContext;
-  readonly #snapshot: DeliveredSnapshot | undefined;
+  #snapshot: DeliveredSnapshot | undefined;
+  /** Other selectors, which its stream has yet to come to. */
+  #change: DeliveryChange | undefined;
+  #changes = 0;
+  #parkedIn: Parked | undefined;
   #outlet: Outlet | undefined;
   #inline = false;
   #ended = false;
@@ -92,18 +103,42 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
   #error: { readonly cause: unknown } | undefined;
   #cursor: Cursor | undefined;
 
-  constructor(context: DeliveryContext, { stream, lane, peer, policy, snapshot }: DeliveryOptions) {
+  constructor(context: DeliveryContext, options: DeliveryOptions) {
+    const { stream, peer, policy, snapshot, streamId, principal } = options;
     this.#context = context;
     this.stream = stream;
-    this.lane = lane;
+    this.streamId = streamId;
+    this.principal = principal;
     this.peer = peer;
     this.policy = policy;
     this.#snapshot = snapshot;
   }
 
+  get lane(): Lane {
+    return this.stream.lane;
+  }
+
+  /** For the next change of its selectors. */
+  nextChange(): number {
+    this.#changes += 1;
+    return this.#changes;
+  }
+
+  /** Takes the place of one that is still ahead. */
+  change(change: DeliveryChange): void {
+    this.#change?.withdraw(overAndOut());
+    this.#change = change;
+    this.stream.change(change.change);
+    this.wake();
+  }
+
   /** How far it is behind the head in versions; 0 when it waits for what it wants to come. */
   lagAt(head: Version): number {
-    const waits = this.parkedAt >= 0 && this.#history?.reading !== true && this.stream.phase === "live";
+    const waits =
+      this.parkedAt >= 0 &&
+      this.#change === undefined &&
+      this.#history?.reading !== true &&
+      this.stream.phase === "live";
     return (waits && !this.stream.slowed) || this.#cursor === undefined ? 0 : Math.max(0, head - this.#cursor.version);
   }
 
@@ -182,6 +217,9 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
           this.#saw(action.frame);
           outlet.write(action.frame);
           break;
+        case "open_change":
+          this.#change?.open(this);
+          break;
         case "read":
           this.#read(action.after);
           break;
@@ -220,6 +258,19 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
       totals.events += frame.events.length;
     } else if (frame.kind === "gap") {
       totals.droppedEvents += frame.dropped ?? 0;
+    } else if (frame.kind === "selectors_changed") {
+      this.#changed();
+    }
+  }
+
+  #changed(): void {
+    this.#parkedIn?.delete(this);
+    this.#parkedIn = undefined;
+    const change = this.#change;
+    this.#change = undefined;
+    this.#snapshot = change?.take() ?? this.#snapshot;
+    if (change !== undefined) {
+      this.#context.changed(change.before);
     }
   }
 
@@ -237,17 +288,18 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
   }
 
   #park(untilMs: number): void {
-    this.#parking.add(this);
+    const place = this.stream.heedsEveryTick ? this.#context.everyAppend : this.lane.parked;
+    if (this.#parkedIn !== place) {
+      this.#parkedIn?.delete(this);
+      this.#parkedIn = place;
+    }
+    place.add(this);
     if (this.#behind && this.stream.phase === "live") {
       this.#behind = false;
     }
     if (untilMs < this.ringsAtMs) {
       this.#context.alarms.setFor(this, untilMs);
     }
-  }
-
-  get #parking(): Parked {
-    return this.stream.heedsEveryTick ? this.#context.everyAppend : this.lane.parked;
   }
 
   #block(nowMs: number): void {
@@ -276,7 +328,8 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
     const { alarms, totals } = this.#context;
     alarms.stop(this);
     this.#cancelDoubt?.();
-    this.#parking.delete(this);
+    this.#parkedIn?.delete(this);
+    this.#change?.withdraw(overAndOut());
     this.#history?.stop(overAndOut());
     this.#snapshot?.ending.abort(overAndOut());
     this.#snapshot?.run.close().catch(() => undefined);
@@ -323,6 +376,10 @@ export class Delivery implements Runnable, Parkable, Sleeper, HistoryConsumer, S
     }
     this.#history ??= new DeliveryHistory(this.#context, this);
     this.#history.read(after);
+  }
+
+  supplyChange(started: SnapshotStarted | undefined): void {
+    this.#settle(() => this.stream.supplyChange(started));
   }
 
   supply(page: Page | undefined): void {

@@ -8,6 +8,7 @@ export type FeedErrorCode =
   | "LIMIT_EXCEEDED"
   | "SLOW_CONSUMER"
   | "SOURCE_NOT_FOUND"
+  | "STREAM_NOT_FOUND"
   | "INVALID_REQUEST"
   | "DRAINING"
   | "DATABASE_UNAVAILABLE"

@@ -1,18 +1,31 @@
 import { systemClock, systemTimers } from "./clock.ts";
+import type { Delivery } from "./delivery.ts";
 import { FeedError, goingDown } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { EpochFeed, FeedFailure, FeedObserver, FeedState, FeedStatus, OpenStream, Subscription } from "./feed.ts";
+import type {
+  EpochFeed,
+  FeedFailure,
+  FeedObserver,
+  FeedState,
+  FeedStatus,
+  OpenStream,
+  StreamUpdate,
+  Subscription,
+} from "./feed.ts";
 import { DEFAULT_LIMITS, type FeedLimits, tooManySelectors } from "./feed-limits.ts";
 import type { FeedStats } from "./feed-stats.ts";
 import type { Frame } from "./frame.ts";
 import { createHistoryReaders, type HistoryReaders } from "./history-readers.ts";
 import { EpochOver } from "./lineage.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "./ports.ts";
-import { compileSelectors, type Matcher } from "./selector.ts";
+import { compileSelectors, type Matcher, type Selector } from "./selector.ts";
 import { lastVersionHeld, lastVersionOf } from "./settlement.ts";
 import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "./start.ts";
+import { type RandomBytes, systemRandomBytes } from "./stream-directory.ts";
 import { type HostView, StreamHost } from "./stream-host.ts";
 import { lifeOf } from "./stream-life.ts";
+import type { StreamMail } from "./stream-mail.ts";
+import { StreamUpdates } from "./stream-updates.ts";
 import { SubscribedStream } from "./subscribed-stream.ts";
 import { Tail } from "./tail.ts";
 import { nextWake } from "./wake-set.ts";
@@ -25,6 +38,10 @@ export interface FeedOptions {
   readonly clock?: Clock;
   /** Default: the machine's. */
   readonly timers?: Timers;
+  /** Default: the machine's. */
+  readonly randomBytes?: RandomBytes;
+  /** The way to streams of other replicas. Default: there are none. */
+  readonly mail?: StreamMail;
   readonly limits?: Partial<FeedLimits>;
   /** Milliseconds without an answer of the database after which the feed calls itself STALE. Default 2,000. */
   readonly staleAfterMs?: number;
@@ -54,6 +71,7 @@ export function createFeed(options: FeedOptions): EpochFeed {
   return new FeedService({
     clock: systemClock,
     timers: systemTimers,
+    randomBytes: systemRandomBytes,
     staleAfterMs: 2_000,
     settleTimeoutMs: 5_000,
     maxStreamAgeMs: 0,
@@ -64,14 +82,15 @@ export function createFeed(options: FeedOptions): EpochFeed {
   });
 }
 
-type ResolvedOptions = Required<Omit<FeedOptions, "onOver">> &
-  Pick<FeedOptions, "onOver"> & { readonly limits: FeedLimits };
+type ResolvedOptions = Required<Omit<FeedOptions, "onOver" | "mail">> &
+  Pick<FeedOptions, "onOver" | "mail"> & { readonly limits: FeedLimits };
 
 class FeedService implements EpochFeed, HostView {
   readonly #options: ResolvedOptions;
   readonly #tail: Tail;
   readonly #readers: HistoryReaders;
   readonly #host: StreamHost;
+  readonly #updates: StreamUpdates<Delivery>;
   #draining = false;
   /** Streams that have not fixed their start: nothing but a rejection can end these. */
   readonly #opening = new Set<AbortController>();
@@ -83,11 +102,14 @@ class FeedService implements EpochFeed, HostView {
   constructor(options: ResolvedOptions) {
     this.#options = options;
     const onOver = (reason: FeedError) => this.#onOver(reason);
-    const { store, clock, timers, limits } = options;
+    const { store, clock, timers, randomBytes, limits } = options;
     const { logMaxBytes, warmBytes, maxReads, historyCacheBytes: cacheMaxBytes } = limits;
     this.#tail = new Tail({ ...options, logMaxBytes, warmBytes, onOver });
     this.#readers = createHistoryReaders(store, { maxReads, cacheMaxBytes, clock, timers });
-    this.#host = new StreamHost(this, { history: this.#readers, limits, clock, timers });
+    this.#host = new StreamHost(this, { store, history: this.#readers, randomBytes, limits, clock, timers });
+    const { directory } = this.#host;
+    const change = (stream: Delivery, { selectors }: StreamUpdate) => this.#change(stream, selectors);
+    this.#updates = new StreamUpdates({ directory, mail: options.mail, change });
   }
 
   get epoch(): string {
@@ -122,11 +144,13 @@ class FeedService implements EpochFeed, HostView {
     await this.#tail.start(signal);
     this.log.onAppend = (page) => this.#host.appended(page);
     this.#tail.onChange = () => this.#host.wakeAll();
+    this.#updates.start();
   }
 
   /** Ends everything without grace: waiting streams say `closing`, busy ones when they are next asked. */
   async stop(): Promise<void> {
     this.#beginDraining();
+    this.#updates.stop();
     this.#readers.stop();
     await this.#tail.stop();
   }
@@ -257,12 +281,7 @@ class FeedService implements EpochFeed, HostView {
   }
 
   async #open(request: Subscription, ending: AbortController): Promise<OpenStream> {
-    const { limits } = this.#options;
-    if (request.selectors.length > limits.maxSelectors) {
-      throw tooManySelectors(request.selectors.length, limits);
-    }
-    const onFilterError = () => this.#host.totals.countFilterError();
-    const matcher = compileSelectors(request.selectors, { limits, onFilterError });
+    const matcher = this.#compile(request.selectors);
     const life = lifeOf(request.deadlineMs, this.#options.maxStreamAgeMs, this.#options.clock);
     const start = await this.#resolve(request, matcher, ending);
     try {
@@ -273,6 +292,25 @@ class FeedService implements EpochFeed, HostView {
       await start.snapshot?.run.close().catch(() => undefined);
       throw error;
     }
+  }
+
+  #compile(selectors: readonly Selector[]): Matcher {
+    const { limits } = this.#options;
+    if (selectors.length > limits.maxSelectors) {
+      throw tooManySelectors(selectors.length, limits);
+    }
+    return compileSelectors(selectors, { limits, onFilterError: () => this.#host.totals.countFilterError() });
+  }
+
+  async update(request: StreamUpdate, signal: AbortSignal): Promise<number> {
+    this.#assertServing();
+    return await this.#updates.update(request, signal);
+  }
+
+  /** Synchronous from finding the stream to changing it: in between it cannot end. */
+  #change(stream: Delivery, selectors: readonly Selector[]): number {
+    this.#assertServing();
+    return this.#host.change(stream, this.#compile(selectors));
   }
 
   async publish(request: Publication, signal: AbortSignal): Promise<Published> {

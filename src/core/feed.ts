@@ -46,10 +46,22 @@ export interface Subscription {
    * `undefined` is not counted.
    */
   readonly peer?: string | undefined;
+  /** Who alone may update the stream. Empty while everybody is anonymous. Default: empty. */
+  readonly principal?: string | undefined;
   /** `epoch:xid8` that must be settled before the start is fixed. */
   readonly afterTransaction: string | undefined;
   /** Monotonic milliseconds at which the call must have ended; `closing` comes before it. */
   readonly deadlineMs: number | undefined;
+}
+
+/** Other selectors for an open stream. */
+export interface StreamUpdate {
+  /** Of the stream's `opened`. */
+  readonly streamId: string;
+  /** Instead of those that it has. Their union; empty means everything. */
+  readonly selectors: readonly Selector[];
+  /** As `Subscription.principal` of the stream, or there is no such stream. */
+  readonly principal?: string | undefined;
 }
 
 /** STARTING until the tail stands at the head; STALE while the database has not answered for a while. */
@@ -104,6 +116,12 @@ export interface Feed extends Service {
    * means nothing afterwards.
    */
   open(request: Subscription, signal: AbortSignal): Promise<OpenStream>;
+  /**
+   * Changes the selectors of a stream, on whichever replica it is. Resolves with the number of the change, from 1 for each
+   * stream, once it is accepted; it takes effect at the stream's `selectors_changed` with that number. Another one that is
+   * accepted before that takes its place.
+   */
+  update(request: StreamUpdate, signal: AbortSignal): Promise<number>;
   /** Resolves with the version of its last event once settled, `undefined` when that takes longer than `settleTimeoutMs`. */
   publish(request: Publication, signal: AbortSignal): Promise<Published>;
   /** No new streams; each open one gets `closing` and ends. Resolves when all have ended or the grace period is over. */

@@ -42,6 +42,8 @@ export type Frame =
       readonly cursor: Cursor;
       readonly head: Version;
       readonly oldest: Version;
+      /** For `Feed.update`. */
+      readonly streamId: string;
     }
   | EventsFrame
   | {
@@ -65,6 +67,16 @@ export type Frame =
       /** Matching events within that do not come; `undefined` when they were not counted. */
       readonly dropped: number | undefined;
       readonly reason: GapReason;
+      readonly cursor: Cursor;
+    }
+  | {
+      /** Up to this version the old selectors, then the rows that the new ones add, then the new ones. */
+      readonly kind: "selectors_changed";
+      readonly version: Version;
+      /** As `Feed.update` answered. */
+      readonly number: number;
+      /** Whether `snapshot_started` follows, and rows. */
+      readonly addsRows: boolean;
       readonly cursor: Cursor;
     }
   | {

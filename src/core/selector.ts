@@ -36,6 +36,8 @@ export interface Matcher {
   readonly wantedKeys: (topic: string) => readonly string[] | undefined;
   /** The selectors as text: the same for those that differ in nothing but the order of what they list. */
   readonly selection: string;
+  /** What it was made of: any of them may want an event. */
+  readonly rules: readonly Rule[];
   /** Evaluations of filters that have failed, and so counted as no match. */
   readonly errors: () => number;
 }
@@ -77,6 +79,7 @@ export function compileSelectors(selectors: readonly Selector[], options: Select
     wantsSource: (topic) => rules.some((rule) => wantsTopic(rule, topic)),
     wantedKeys: (topic) => unionOfKeys(rules.filter((rule) => wantsTopic(rule, topic))),
     selection: JSON.stringify(sorted(rules.map(textOfRule))),
+    rules,
     errors: () => errors,
   };
 }
@@ -88,6 +91,7 @@ const EVERYTHING: Matcher = {
   wantsSource: () => true,
   wantedKeys: () => undefined,
   selection: "",
+  rules: [{ patterns: [], keys: undefined, operations: undefined, filter: undefined, projection: undefined }],
   errors: () => 0,
 };
 
@@ -127,12 +131,13 @@ function wantsEveryTopic(rule: Rule): boolean {
   return rule.patterns.length === 0 || rule.patterns.some((pattern) => pattern.text === ">");
 }
 
-function wantsTopic(rule: Rule, topic: string): boolean {
+/** Whether the rule may want an event of this topic or, for a template, of one of its topics. */
+export function wantsTopic(rule: Rule, topic: string): boolean {
   return rule.patterns.length === 0 || rule.patterns.some((pattern) => patternMatches(pattern, topic));
 }
 
 /** A feed has few topics and many events: patterns are tried once per topic, not once per event. */
-function rulesByTopic(rules: readonly Rule[]): (topic: string) => readonly Rule[] {
+export function rulesByTopic(rules: readonly Rule[]): (topic: string) => readonly Rule[] {
   const cache = new Map<string, readonly Rule[]>();
   let lastTopic = "";
   let last: readonly Rule[] = [];

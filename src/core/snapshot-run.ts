@@ -48,7 +48,7 @@ export type CutSnapshot = { readonly position: Position; readonly place: Snapsho
 export interface SnapshotRunOptions {
   readonly store: Pick<FeedStore, "snapshot" | "readAfter" | "tickOf">;
   readonly log: Pick<Log, "read" | "tickOf">;
-  readonly matcher: Matcher;
+  readonly matcher: Pick<Matcher, "view" | "wantsSource" | "wantedKeys" | "selection">;
   /** `undefined` for a snapshot that is nobody's continuation. */
   readonly from: CutSnapshot | undefined;
   readonly signal: AbortSignal;

@@ -10,6 +10,8 @@ export type StreamAction =
   | { readonly kind: "read"; readonly after: Version }
   /** Begin to get the snapshot's next step, and `supplySnapshot` it when it has come. Said once per step. */
   | { readonly kind: "snapshot" }
+  /** Begin to get the rows that the change of selectors adds, and `supplyChange` how they begin. Said once per change. */
+  | { readonly kind: "open_change" }
   /** Sleep until the feed changes, a read or a step has come, or this moment (monotonic milliseconds; may be infinity). */
   | { readonly kind: "wait"; readonly untilMs: number }
   /** There is more to look at: step again, when others have had their turn. */

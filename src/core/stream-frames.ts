@@ -32,9 +32,9 @@ export interface Standing {
 }
 
 /** The first frame of a stream, which begins at this cursor. */
-export function openedFrame({ epoch, log, oldest }: FeedView, cursor: Cursor): Frame {
+export function openedFrame({ epoch, log, oldest }: FeedView, cursor: Cursor, streamId = ""): Frame {
   const head = Math.max(log.head, cursor.version);
-  return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest: Math.min(oldest, head + 1) };
+  return { kind: "opened", epoch, version: cursor.version, cursor, head, oldest: Math.min(oldest, head + 1), streamId };
 }
 
 /** Where a stream stands, and how far behind what is settled. */

@@ -1,18 +1,24 @@
 import { AlarmClock } from "./alarm-clock.ts";
 import { type DeliveredSnapshot, Delivery, type DeliveryContext } from "./delivery.ts";
+import { DeliveryChange } from "./delivery-change.ts";
 import type { History } from "./delivery-history.ts";
 import type { FeedError } from "./errors.ts";
 import type { OpenStream, Subscription } from "./feed.ts";
 import { type FeedLimits, tooManyStreams, tooManyStreamsOfPeer } from "./feed-limits.ts";
 import { DeliveryTotals, type FeedStats, NO_STATS } from "./feed-stats.ts";
+import type { Lane } from "./lane.ts";
 import { LaneTable } from "./lane-table.ts";
 import type { Page } from "./page.ts";
 import type { PolicyKind } from "./policy.ts";
-import type { Clock, Timers } from "./ports.ts";
+import type { Clock, FeedStore, Timers } from "./ports.ts";
 import { RunQueue } from "./run-queue.ts";
 import type { Matcher } from "./selector.ts";
+import { additionOf } from "./selector-addition.ts";
+import { SelectorChange } from "./selector-change.ts";
+import { SelectorChangeRun } from "./selector-change-run.ts";
 import type { ResolvedStart } from "./start.ts";
 import { type FeedView, Stream } from "./stream.ts";
+import { type RandomBytes, StreamDirectory } from "./stream-directory.ts";
 import type { StreamLife } from "./stream-life.ts";
 import { Parked, WakeSet } from "./wake-set.ts";
 
@@ -24,9 +30,14 @@ export interface HostView extends FeedView {
   readonly over: boolean;
 }
 
+type SnapshotStore = Pick<FeedStore, "snapshot" | "readAfter" | "tickOf">;
+
 /** What streams are driven with. */
 export interface StreamHostOptions {
+  /** What changes of selectors copy rows from. */
+  readonly store: SnapshotStore;
   readonly history: History;
+  readonly randomBytes: RandomBytes;
   readonly limits: FeedLimits;
   readonly clock: Clock;
   readonly timers: Timers;
@@ -51,8 +62,10 @@ export class StreamHost implements DeliveryContext {
   readonly timers: Timers;
   readonly totals = new DeliveryTotals();
   readonly everyAppend = new Parked();
+  readonly directory: StreamDirectory<Delivery>;
   appendingAtMs: number | undefined;
   readonly #view: HostView;
+  readonly #store: SnapshotStore;
   readonly #limits: FeedLimits;
   readonly #lanes: LaneTable;
   readonly #deliveries = new Set<Delivery>();
@@ -61,8 +74,10 @@ export class StreamHost implements DeliveryContext {
   #size = 0;
   #dispatched = 0;
 
-  constructor(view: HostView, { history, limits, clock, timers }: StreamHostOptions) {
+  constructor(view: HostView, { store, history, randomBytes, limits, clock, timers }: StreamHostOptions) {
     this.#view = view;
+    this.#store = store;
+    this.directory = new StreamDirectory(randomBytes);
     this.#limits = limits;
     this.history = history;
     this.clock = clock;
@@ -139,7 +154,8 @@ export class StreamHost implements DeliveryContext {
     const lane = this.#lanes.acquire({ matcher, codec, batch });
     const { position, thinned } = start;
     const options = { lane, life, policy, maxEventsPerSecond, checkpointIntervalMs, checkpointEveryTick, thinned };
-    const stream = new Stream(position, this.#view, options, this.clock);
+    const streamId = this.directory.name();
+    const stream = new Stream(position, this.#view, { ...options, streamId }, this.clock);
     let snapshot: DeliveredSnapshot | undefined;
     if (start.snapshot === undefined) {
       stream.begin();
@@ -150,12 +166,14 @@ export class StreamHost implements DeliveryContext {
     }
     const delivery = new Delivery(this, {
       stream,
-      lane,
       snapshot,
+      streamId,
+      principal: request.principal ?? "",
       peer: request.peer,
       policy: policy?.kind ?? "BLOCK",
     });
     this.#deliveries.add(delivery);
+    this.directory.add(delivery);
     this.totals.opened += 1;
     return {
       opened: delivery.first(),
@@ -168,7 +186,38 @@ export class StreamHost implements DeliveryContext {
     };
   }
 
+  /**
+   * Other selectors for a stream; answers the number of the change.
+   *
+   * @throws FeedError LIMIT_EXCEEDED; then nothing has changed
+   */
+  change(delivery: Delivery, matcher: Matcher): number {
+    const { lane: before } = delivery;
+    const lane = this.#lanes.acquire({ ...before.terms, matcher });
+    const addition = additionOf(matcher, before.matcher);
+    const number = delivery.nextChange();
+    const { clock, timers } = this;
+    const { log } = this.#view;
+    const store = this.#store;
+    delivery.change(
+      new DeliveryChange({
+        change: new SelectorChange({ number, lane, adds: addition !== undefined }),
+        before,
+        open: addition && ((signal) => new SelectorChangeRun({ store, log, matcher, addition, signal })),
+        release: () => this.#lanes.release(lane),
+        clock,
+        timers,
+      }),
+    );
+    return number;
+  }
+
+  changed(lane: Lane): void {
+    this.#lanes.release(lane);
+  }
+
   ended(delivery: Delivery): void {
+    this.directory.delete(delivery);
     this.#deliveries.delete(delivery);
     this.#lanes.release(delivery.lane);
     this.leave(delivery.peer);

@@ -8,7 +8,7 @@ export type StreamPhase = "opening" | "snapshot" | "catching_up" | "live" | "clo
 export type StreamOccurrence =
   /** The start is fixed at a version. */
   | "positioned"
-  /** The start is a snapshot, and its version is fixed. */
+  /** The start is a snapshot, or a change of selectors adds rows, and its version is fixed. */
   | "snapshot_begun"
   /** All rows of the snapshot are delivered. */
   | "snapshot_done"
@@ -22,8 +22,8 @@ export type StreamOccurrence =
 const TRANSITIONS: Readonly<Record<StreamPhase, Readonly<Partial<Record<StreamOccurrence, StreamPhase>>>>> = {
   opening: { positioned: "live", snapshot_begun: "snapshot" },
   snapshot: { snapshot_done: "live", closed: "closing" },
-  catching_up: { met_the_log: "live", closed: "closing" },
-  live: { fell_behind: "catching_up", closed: "closing" },
+  catching_up: { met_the_log: "live", snapshot_begun: "snapshot", closed: "closing" },
+  live: { fell_behind: "catching_up", snapshot_begun: "snapshot", closed: "closing" },
   closing: {},
 };
 

@@ -2,20 +2,20 @@ import type { Cursor } from "./cursor.ts";
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { Frame, StreamState } from "./frame.ts";
-import { Intake } from "./intake.ts";
 import type { Lane } from "./lane.ts";
 import { Pace } from "./pace.ts";
 import { type Page, pageEnd } from "./page.ts";
 import { Patience, slowConsumer } from "./patience.ts";
-import { BLOCK, type Course, type LeftOut, type Policy, type Thinned } from "./policy.ts";
-import { createCourse } from "./policy-course.ts";
+import { BLOCK, type LeftOut, type Thinned } from "./policy.ts";
 import type { Clock } from "./ports.ts";
 import { type Passage, type Position, Progress } from "./scan.ts";
+import type { SelectorChange } from "./selector-change.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
 import type { SnapshotStarted, SnapshotStep } from "./snapshot-run.ts";
+import { Steering } from "./steering.ts";
 import type { StreamAction } from "./stream-action.ts";
 import { checkpointFrame, closingFrame, type FeedView, openedFrame, snapshotStartedFrame } from "./stream-frames.ts";
-import type { StreamLife } from "./stream-life.ts";
+import type { StreamOptions } from "./stream-options.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
 
 /** Share of the checkpoint interval that chance adds, so that streams opened together do not speak together for ever. */
@@ -24,23 +24,10 @@ const JITTER = 0.1;
 const AMID_TICK_MS = 100;
 
 export type { FeedView } from "./stream-frames.ts";
-
-/** What a stream was asked for. */
-export interface StreamOptions {
-  readonly lane: Lane;
-  readonly life: StreamLife;
-  /** Default: BLOCK. */
-  readonly policy?: Policy | undefined;
-  /** Default: as many as there are. */
-  readonly maxEventsPerSecond?: number | undefined;
-  readonly checkpointIntervalMs: number;
-  /** Whether it says a checkpoint at the end of every tick, also of those that hold nothing for it. Default false. */
-  readonly checkpointEveryTick?: boolean | undefined;
-  /** What was left out around its start, and said so, in an earlier call. */
-  readonly thinned?: Thinned | undefined;
-}
+export type { StreamOptions } from "./stream-options.ts";
 
 const SNAPSHOT: StreamAction = { kind: "snapshot" };
+const OPEN_CHANGE: StreamAction = { kind: "open_change" };
 const MORE: StreamAction = { kind: "more" };
 const END: StreamAction = { kind: "end" };
 const NEVER = Number.POSITIVE_INFINITY;
@@ -64,8 +51,7 @@ export class Stream {
   readonly #view: FeedView;
   readonly #options: StreamOptions;
   readonly #clock: Clock;
-  readonly #course: Course;
-  readonly #intake: Intake;
+  #steering: Steering;
   /** Takes what its lane has, whole: nothing steers it, slows it down or cuts it at ticks. As nearly all streams do. */
   readonly #plain: boolean;
   readonly #pace: Pace | undefined;
@@ -73,6 +59,8 @@ export class Stream {
   #phase: StreamPhase = "opening";
   #progress: Progress;
   #snapshot: SnapshotDelivery | undefined;
+  /** Other selectors, which it has yet to come to. */
+  #change: SelectorChange | undefined;
   /** Frames that were decided together and wait to be emitted. */
   readonly #queue: Frame[] = [];
   /** History that was read and not yet passed. */
@@ -89,19 +77,18 @@ export class Stream {
   #slowed = false;
 
   constructor(start: Position, view: FeedView, options: StreamOptions, clock: Clock) {
-    const { lane, policy = BLOCK, maxEventsPerSecond, thinned, checkpointEveryTick = false } = options;
+    const { lane, policy = BLOCK, maxEventsPerSecond, thinned, checkpointEveryTick: byTicks = false } = options;
     const nowMs = clock.monotonic();
     this.#view = view;
     this.#options = options;
     this.#clock = clock;
     this.#progress = new Progress(start);
-    this.#course = createCourse({ policy, feed: view, lane, after: start.version, thinned });
     this.#patience = policy.kind === "DISCONNECT" ? new Patience(policy.maxLagEvents) : undefined;
     this.#pace = maxEventsPerSecond === undefined ? undefined : new Pace(maxEventsPerSecond, nowMs);
-    this.#intake = new Intake({ lane, feed: view, pace: this.#pace, byTicks: checkpointEveryTick });
+    this.#steering = new Steering({ lane, policy, feed: view, pace: this.#pace, byTicks }, start.version, thinned);
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
     const keeps = policy.kind === "BLOCK" || policy.kind === "DISCONNECT";
-    this.#plain = keeps && thinned === undefined && this.#pace === undefined && !checkpointEveryTick;
+    this.#plain = keeps && thinned === undefined && this.#pace === undefined && !byTicks;
     this.#toldVersion = start.version;
     this.#checkpointAtMs = this.#nextCheckpoint(nowMs);
   }
@@ -115,25 +102,31 @@ export class Stream {
     return this.#slowed;
   }
 
-  /** Whether it has something to say about every append, whatever its lane wants. */
+  /** Whose events it delivers. */
+  get lane(): Lane {
+    return this.#steering.lane;
+  }
+
+  /** Whether it has something to say, or do, about every append, whatever its lane wants. */
   get heedsEveryTick(): boolean {
-    return this.#options.checkpointEveryTick === true;
+    return this.#options.checkpointEveryTick === true || this.#change !== undefined;
   }
 
   /** Begins after the start position. */
   begin(): void {
     this.#occur("positioned");
     this.#patience?.begin(this.#lag);
-    this.#queue.push(openedFrame(this.#view, this.#cursor()));
+    this.#queue.push(openedFrame(this.#view, this.#cursor(), this.#options.streamId));
   }
 
   /** Begins in a snapshot, whose first step this is. */
   beginSnapshot(started: SnapshotStarted): void {
     this.#occur("snapshot_begun");
-    this.#snapshot = new SnapshotDelivery(started, this.#options.lane.scan);
+    this.#snapshot = new SnapshotDelivery(started, this.lane.scan);
     // Whoever is cut between these two still holds what is to be dropped, and must be told of it again.
     const cursor = this.#cursor(started.restart ? "anew" : started.state.place);
-    this.#queue.push(openedFrame(this.#view, cursor), snapshotStartedFrame(started, this.#cursor()));
+    const opened = openedFrame(this.#view, cursor, this.#options.streamId);
+    this.#queue.push(opened, snapshotStartedFrame(started, this.#cursor()));
   }
 
   /** What the snapshot did next; `undefined` when it is complete. */
@@ -142,6 +135,20 @@ export class Stream {
     if (step?.kind === "started") {
       this.#queue.push(snapshotStartedFrame(step, this.#cursor()));
     }
+  }
+
+  /** Other selectors take the place of its own, at a boundary ahead, and instead of those that have yet to. */
+  change(change: SelectorChange): void {
+    this.#rouse(this.#change);
+    this.#change = change;
+  }
+
+  /** The rows that the change adds begin; `undefined` when they are to be asked for again. */
+  supplyChange(started: SnapshotStarted | undefined): void {
+    if (started === undefined) {
+      this.#rouse(this.#change);
+    }
+    this.#change?.supply(started);
   }
 
   /** What the read gave; `undefined` when there is nothing, or it failed and is to be tried again. */
@@ -207,7 +214,7 @@ export class Stream {
     const events = allowance === 0 ? undefined : snapshot.take(allowance);
     if (events !== undefined) {
       this.#pace?.spend(events.length, nowMs);
-      return this.#emit(this.#options.lane.frame(events, this.#cursor(), false));
+      return this.#emit(this.lane.frame(events, this.#cursor(), false));
     }
     if (snapshot.complete) {
       return this.#emit(this.#snapshotComplete(snapshot, nowMs));
@@ -237,23 +244,29 @@ export class Stream {
   #stepEvents(nowMs: number): StreamAction {
     const progress = this.#progress;
     if (!this.heedsEveryTick) {
-      this.#options.lane.skip(progress);
+      this.lane.skip(progress);
     }
     const inLog = this.#inLog();
     if (inLog !== (this.#phase === "live")) {
       this.#occur(inLog ? "met_the_log" : "fell_behind");
     }
-    if (this.#isTooFarBehind(nowMs)) {
+    if (this.#change?.stop === undefined && this.#isTooFarBehind(nowMs)) {
       return { kind: "fail", error: this.#tooSlow(this.#behind()) };
     }
     if (this.#clean && this.#hasNews(nowMs)) {
       return this.#checkpoint(nowMs);
     }
-    if (this.#plain) {
-      const step = this.#options.lane.next(progress, this.#page);
+    if (this.#change !== undefined) {
+      const { head } = this.#view.log;
+      const next = this.#change.next({ progress, clean: this.#clean, inLog, head });
+      if (next !== "go_on") {
+        return next === "open" ? OPEN_CHANGE : this.#become(this.#change);
+      }
+    } else if (this.#plain) {
+      const step = this.lane.next(progress, this.#page);
       return step === undefined ? this.#lookAfter(progress.scanned, NEVER, nowMs) : this.#pass(step, nowMs);
     }
-    const verdict = this.#course.next(progress, (after) => this.#intake.pageAfter(after, this.#page));
+    const verdict = this.#steering.next(progress, this.#page, this.#change?.stop);
     switch (verdict.kind) {
       case "more":
         return MORE;
@@ -268,11 +281,37 @@ export class Stream {
         return this.#emit(gap);
       }
       case "deliver": {
-        const taken = this.#intake.take(progress, this.#page, verdict, this.#piece, nowMs);
+        const taken = this.#steering.take(progress, this.#page, verdict, nowMs);
         return taken !== undefined && "scanned" in taken
           ? this.#pass(taken, nowMs)
           : this.#lookAfter(progress.scanned, taken?.waitUntilMs ?? NEVER, nowMs);
       }
+    }
+  }
+
+  /** From here on with the new selectors; first come the rows that they add. */
+  #become(change: SelectorChange): StreamAction {
+    const { started, terms } = change;
+    const position = change.begin(this.#progress);
+    const { version } = position;
+    this.#change = undefined;
+    this.#progress = new Progress(position);
+    this.#steering = this.#steering.anew(version, undefined, terms.lane);
+    this.#patience?.begin(this.#lag);
+    const addsRows = started !== undefined;
+    if (addsRows) {
+      this.#occur("snapshot_begun");
+      this.#snapshot = new SnapshotDelivery(started, terms.lane.scan);
+      this.#queue.push(snapshotStartedFrame(started, this.#cursor()));
+    }
+    return this.#emit({ kind: "selectors_changed", version, number: terms.number, addsRows, cursor: this.#cursor() });
+  }
+
+  /** Its policy, which rested for a change that does not come to be, acts again. */
+  #rouse(change: SelectorChange | undefined): void {
+    if (change?.stop !== undefined) {
+      this.#steering = this.#steering.anew(this.#progress.scanned, this.#piece);
+      this.#patience?.begin(this.#lag);
     }
   }
 
@@ -307,7 +346,7 @@ export class Stream {
 
   /** Neither is it at hand, nor will the log have it. */
   #lacks(after: Version): boolean {
-    return after + 1 < this.#view.log.oldest && this.#intake.pageAfter(after, this.#page) === undefined;
+    return after + 1 < this.#view.log.oldest && this.#steering.pageAfter(after, this.#page) === undefined;
   }
 
   #letGoOfPassed(scanned: Version): void {
@@ -333,8 +372,7 @@ export class Stream {
 
   /** The thinned piece in whose middle it stands. */
   get #piece(): Thinned | undefined {
-    const { piece } = this.#course;
-    return piece !== undefined && this.#progress.scanned < piece.until ? piece : undefined;
+    return this.#steering.pieceAt(this.#progress.scanned);
   }
 
   /** Whether a checkpoint may be said here. */
@@ -347,7 +385,7 @@ export class Stream {
     return (
       this.#told !== this.#state() ||
       (this.#moved && nowMs >= this.#checkpointAtMs) ||
-      (this.heedsEveryTick && this.#progress.position.version > this.#toldVersion)
+      (this.#options.checkpointEveryTick === true && this.#progress.position.version > this.#toldVersion)
     );
   }
 

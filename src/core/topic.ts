@@ -74,6 +74,16 @@ export function patternMatches(pattern: TopicPattern, topic: string): boolean {
   return wanted.every((want, at) => want === "*" || mayBecome(tokens[at] ?? "", want));
 }
 
+/** Whether the pattern matches every topic that the other one matches. */
+export function patternCovers(pattern: TopicPattern, other: Pick<TopicPattern, "tokens" | "tail">): boolean {
+  const { tokens, tail } = pattern;
+  const longer = other.tail ? other.tokens.length + 1 : other.tokens.length;
+  if (tail ? longer <= tokens.length : other.tail || longer !== tokens.length) {
+    return false;
+  }
+  return tokens.every((token, at) => token === "*" || token === other.tokens[at]);
+}
+
 /** The tokens of a topic or template. In those of a template `{}` stands for a value. */
 export function topicTokens(topic: string): readonly string[] {
   // The name of a column may hold a dot.

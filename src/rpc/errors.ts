@@ -23,6 +23,7 @@ export const errorTable: Readonly<Record<FeedErrorCode, ErrorMapping>> = {
   LIMIT_EXCEEDED: { wire: ErrorCode.LIMIT_EXCEEDED, connect: Code.ResourceExhausted, retryAfterMs: undefined },
   SLOW_CONSUMER: { wire: ErrorCode.SLOW_CONSUMER, connect: Code.ResourceExhausted, retryAfterMs: undefined },
   SOURCE_NOT_FOUND: { wire: ErrorCode.SOURCE_NOT_FOUND, connect: Code.NotFound, retryAfterMs: undefined },
+  STREAM_NOT_FOUND: { wire: ErrorCode.STREAM_NOT_FOUND, connect: Code.NotFound, retryAfterMs: undefined },
   INVALID_REQUEST: { wire: ErrorCode.INVALID_REQUEST, connect: Code.InvalidArgument, retryAfterMs: undefined },
   DRAINING: { wire: ErrorCode.DRAINING, connect: Code.Unavailable, retryAfterMs: 1_000 },
   DATABASE_UNAVAILABLE: { wire: ErrorCode.DATABASE_UNAVAILABLE, connect: Code.Unavailable, retryAfterMs: 1_000 },

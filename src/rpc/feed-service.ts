@@ -8,6 +8,8 @@ import {
   PublishResponseSchema,
   type SubscribeRequest,
   type SubscribeResponse,
+  type UpdateStreamRequest,
+  UpdateStreamResponseSchema,
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import { encodeCursor } from "../core/cursor.ts";
 import { FeedError } from "../core/errors.ts";
@@ -21,7 +23,7 @@ import type { FrameEncoder } from "./hand-off/frame-encoder.ts";
 import { type Reception, receptionKey } from "./hand-off/reception.ts";
 import { publicationFromRequest } from "./publication.ts";
 import { type Problem, type StorageReport, statusResponse } from "./status.ts";
-import { type StreamDefaults, streamTerms, subscriptionFromRequest } from "./subscription.ts";
+import { type StreamDefaults, selectorFromWire, streamTerms, subscriptionFromRequest } from "./subscription.ts";
 
 /** What FeedService stands on. */
 export interface FeedServiceOptions extends StreamDefaults {
@@ -51,6 +53,10 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
       return reception === undefined
         ? subscribe(agreed, context, feed)
         : openForHandOff(agreed, context, feed, reception);
+    },
+    updateStream: async ({ streamId, selectors }: UpdateStreamRequest, context) => {
+      const update = { streamId, selectors: selectors.map(selectorFromWire) };
+      return create(UpdateStreamResponseSchema, { number: BigInt(await feed.update(update, context.signal)) });
     },
     publish: async (request: PublishRequest, context) => {
       // Before the wait: afterwards another epoch may be in force.

@@ -7,6 +7,7 @@ import {
   GapReason,
   GapSchema,
   OpenedSchema,
+  SelectorsChangedSchema,
   SnapshotCompleteSchema,
   SnapshotProgressSchema,
   SnapshotStartedSchema,
@@ -61,6 +62,8 @@ export function responseFromFrame(frame: core.Frame, codec: EventCodec, terms: S
       return response({ case: "checkpoint", value: checkpoint(frame, terms) });
     case "gap":
       return response({ case: "gap", value: gap(frame, terms) });
+    case "selectors_changed":
+      return response({ case: "selectorsChanged", value: selectorsChanged(frame, terms) });
     case "snapshot_started":
       return response({
         case: "snapshotStarted",
@@ -117,6 +120,7 @@ function opened(frame: FrameOf<"opened">, terms: StreamTerms) {
     cursor: cursorText(frame.cursor, terms, 4),
     headVersion: BigInt(frame.head),
     oldestVersion: BigInt(frame.oldest),
+    streamId: frame.streamId,
     maxMessageBytes: terms.maxMessageBytes,
     maxBatchBytes: terms.maxBatchBytes,
     checkpointInterval: durationFromMs(terms.checkpointIntervalMs),
@@ -152,6 +156,15 @@ function gap(frame: FrameOf<"gap">, terms: StreamTerms) {
     ...(frame.dropped === undefined ? {} : { dropped: BigInt(frame.dropped) }),
     reason: gapReasons[frame.reason],
     cursor: cursorText(frame.cursor, terms),
+  });
+}
+
+function selectorsChanged(frame: FrameOf<"selectors_changed">, terms: StreamTerms) {
+  return create(SelectorsChangedSchema, {
+    cursor: cursorText(frame.cursor, terms),
+    version: BigInt(frame.version),
+    number: BigInt(frame.number),
+    addsRows: frame.addsRows,
   });
 }
 

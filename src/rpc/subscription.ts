@@ -84,7 +84,8 @@ function safeVersion(version: bigint): number {
   return Number(version);
 }
 
-function selectorFromWire(selector: WireSelector): Selector {
+/** The core's form of a selector that passed validation. */
+export function selectorFromWire(selector: WireSelector): Selector {
   return {
     topics: selector.topics,
     keys: selector.keys,

@@ -60,6 +60,7 @@ export function createFeedSlot(): FeedSlot {
     // The feed's own iterator and no generator around it: only its `return()` ends a `next()` that waits.
     subscribe: (request, signal) => current?.subscribe(request, signal) ?? refused(absent()),
     open: (request, signal) => current?.open(request, signal) ?? Promise.reject(absent()),
+    update: (request, signal) => current?.update(request, signal) ?? Promise.reject(absent()),
     publish: (request, signal) => current?.publish(request, signal) ?? Promise.reject(absent()),
     async drain(graceMs) {
       draining = true;

@@ -228,6 +228,13 @@ export enum ErrorCode {
   SOURCE_NOT_FOUND = 14,
 
   /**
+   * No stream of the caller has this name: it has ended, or its replica has. Connect code: not_found.
+   *
+   * @generated from enum value: ERROR_CODE_STREAM_NOT_FOUND = 19;
+   */
+  STREAM_NOT_FOUND = 19,
+
+  /**
    * A field of the request is wrong; `violations` says which. Connect code: invalid_argument.
    *
    * @generated from enum value: ERROR_CODE_INVALID_REQUEST = 15;

@@ -19,7 +19,8 @@ export declare const file_millrace_v1_event: GenFile;
 export declare type Event = Message<"millrace.v1.Event"> & {
   /**
    * Position in the total order: 1, 2, 3… within an epoch, without holes. Within one stream versions strictly rise,
-   * except that all rows of one snapshot carry the version that the snapshot was taken at.
+   * except that all rows of one snapshot carry the version that the snapshot was taken at. So do the rows that other selectors
+   * add to an open stream: they carry the version of `selectors_changed`.
    *
    * @generated from field: uint64 version = 1;
    */
@@ -176,7 +177,8 @@ export enum Operation {
   TRUNCATE = 4,
 
   /**
-   * A row as a snapshot found it. Only between `snapshot_started` and `snapshot_complete`.
+   * A row as a snapshot found it. Only between `snapshot_started` and `snapshot_complete`, which also come around the rows
+   * that other selectors add to an open stream.
    *
    * @generated from enum value: OPERATION_SNAPSHOT = 5;
    */

@@ -353,6 +353,14 @@ export declare type SubscribeResponse = Message<"millrace.v1.SubscribeResponse">
     case: "snapshotComplete";
   } | {
     /**
+     * `UpdateStream` takes effect.
+     *
+     * @generated from field: millrace.v1.SelectorsChanged selectors_changed = 8;
+     */
+    value: SelectorsChanged;
+    case: "selectorsChanged";
+  } | {
+    /**
      * The last frame: the stream ends for a reason that is nobody's fault.
      *
      * @generated from field: millrace.v1.Closing closing = 9;
@@ -445,6 +453,13 @@ export declare type Opened = Message<"millrace.v1.Opened"> & {
    * @generated from field: google.protobuf.Duration max_age = 10;
    */
   maxAge?: Duration | undefined;
+
+  /**
+   * The stream's name, for `UpdateStream`. Nobody else is told it, and it cannot be guessed: keep it to yourself.
+   *
+   * @generated from field: string stream_id = 11;
+   */
+  streamId: string;
 };
 
 /**
@@ -764,6 +779,104 @@ export declare type Closing = Message<"millrace.v1.Closing"> & {
  * Use `create(ClosingSchema)` to create a new message.
  */
 export declare const ClosingSchema: GenMessage<Closing>;
+
+/**
+ * Here the selectors of an `UpdateStream` take the place of the old ones, at the end of a tick.
+ *
+ * Up to `version` the stream has delivered what the old selectors select. Then, with `adds_rows`, come the rows that the new
+ * ones select and the old ones did not (or of which they show columns that the old ones did not), as of `version`: between
+ * `snapshot_started`, whose `resumed` says that what is held stays, and `snapshot_complete`. Then come events by the new
+ * selectors. Of rows that are not selected any more nothing comes any more: forget them.
+ *
+ * Whoever is cut goes on from a cursor with the selectors that were in force where it came: before this frame with the old
+ * ones, from this frame on with the new ones. Between this frame and `snapshot_complete` the rows cannot be gone on with: a
+ * stream from a cursor of that stretch takes a snapshot of all rows of the new selectors, with `restart`; then drop all that is
+ * held, also from before the change. So does the stream itself when so many rows are added that they cannot be copied at once.
+ *
+ * @generated from message millrace.v1.SelectorsChanged
+ */
+export declare type SelectorsChanged = Message<"millrace.v1.SelectorsChanged"> & {
+  /**
+   * Resumes here, with the new selectors.
+   *
+   * @generated from field: string cursor = 1;
+   */
+  cursor: string;
+
+  /**
+   * Where they begin.
+   *
+   * @generated from field: uint64 version = 2;
+   */
+  version: bigint;
+
+  /**
+   * Which change this is, as `UpdateStreamResponse.number`. Of changes that followed each other quickly the last one alone.
+   *
+   * @generated from field: uint64 number = 3;
+   */
+  number: bigint;
+
+  /**
+   * `snapshot_started` follows at once. False when the new selectors cannot select what the old ones did not.
+   *
+   * @generated from field: bool adds_rows = 4;
+   */
+  addsRows: boolean;
+};
+
+/**
+ * Describes the message millrace.v1.SelectorsChanged.
+ * Use `create(SelectorsChangedSchema)` to create a new message.
+ */
+export declare const SelectorsChangedSchema: GenMessage<SelectorsChanged>;
+
+/**
+ * @generated from message millrace.v1.UpdateStreamRequest
+ */
+export declare type UpdateStreamRequest = Message<"millrace.v1.UpdateStreamRequest"> & {
+  /**
+   * `opened.stream_id` of a stream of the same caller.
+   *
+   * @generated from field: string stream_id = 1;
+   */
+  streamId: string;
+
+  /**
+   * What the stream delivers from then on: their union. Empty means everything that the caller may see.
+   *
+   * @generated from field: repeated millrace.v1.Selector selectors = 2;
+   */
+  selectors: Selector[];
+};
+
+/**
+ * Describes the message millrace.v1.UpdateStreamRequest.
+ * Use `create(UpdateStreamRequestSchema)` to create a new message.
+ */
+export declare const UpdateStreamRequestSchema: GenMessage<UpdateStreamRequest>;
+
+/**
+ * The stream will change: at the end of the tick that it is in, or, when rows may be added, after it has caught up and a
+ * snapshot has been taken. In a snapshot it changes after `snapshot_complete`.
+ *
+ * @generated from message millrace.v1.UpdateStreamResponse
+ */
+export declare type UpdateStreamResponse = Message<"millrace.v1.UpdateStreamResponse"> & {
+  /**
+   * Of the changes that this stream has accepted, from 1. One that is accepted before another has taken effect takes its
+   * place, and `selectors_changed` comes for it alone.
+   *
+   * @generated from field: uint64 number = 1;
+   */
+  number: bigint;
+};
+
+/**
+ * Describes the message millrace.v1.UpdateStreamResponse.
+ * Use `create(UpdateStreamResponseSchema)` to create a new message.
+ */
+export declare const UpdateStreamResponseSchema: GenMessage<UpdateStreamResponse>;
 
 /**
  * @generated from message millrace.v1.PublishRequest
@@ -1363,6 +1476,20 @@ export declare const FeedService: GenService<{
     methodKind: "server_streaming";
     input: typeof SubscribeRequestSchema;
     output: typeof SubscribeResponseSchema;
+  },
+  /**
+   * Gives an open stream other selectors, on whichever replica it is: whoever may call this with its name needs no other call
+   * and loses nothing. Answers when the stream has accepted them; they take effect at its `selectors_changed`, and whatever
+   * the stream says before that is still said with the old ones. An error leaves the stream as it is.
+   *
+   * Errors: INVALID_REQUEST, FILTER_INVALID, LIMIT_EXCEEDED, STREAM_NOT_FOUND, DATABASE_UNAVAILABLE, DRAINING.
+   *
+   * @generated from rpc millrace.v1.FeedService.UpdateStream
+   */
+  updateStream: {
+    methodKind: "unary";
+    input: typeof UpdateStreamRequestSchema;
+    output: typeof UpdateStreamResponseSchema;
   },
   /**
    * Appends events of the application's own in one transaction and answers once it has committed.

@@ -1,6 +1,6 @@
 import { encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
-import type { Feed, FeedStatus, OpenStream, Subscription } from "../../../src/core/feed.ts";
+import type { Feed, FeedStatus, OpenStream, StreamUpdate, Subscription } from "../../../src/core/feed.ts";
 import { NO_STATS } from "../../../src/core/feed-stats.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
@@ -9,6 +9,7 @@ import type { Publication } from "../../../src/core/ports.ts";
 /** What the feed does, for tests of what the wire makes of it. */
 export interface Script {
   frames?(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
+  update?(request: StreamUpdate): Promise<number>;
   publish?(request: Publication): Promise<Awaited<ReturnType<Feed["publish"]>>>;
   status?(): Partial<FeedStatus>;
 }
@@ -22,6 +23,7 @@ export const opened: Frame = {
   cursor: { epoch, version: 7, fingerprint: 99, snapshot: undefined },
   head: 7,
   oldest: 3,
+  streamId: "s".repeat(34),
 };
 
 /** A feed that follows a script and counts its streams. The core's own feed is tested beside its stores. */
@@ -46,6 +48,7 @@ export function createScriptedFeed(script: Script): Feed {
       ...script.status?.(),
     }),
     stats: () => NO_STATS,
+    update: async (request) => (await script.update?.(request)) ?? 1,
     async *subscribe(request, signal) {
       streams++;
       try {

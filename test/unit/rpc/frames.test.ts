@@ -48,7 +48,7 @@ function framesOf(key: string, payloadLength: number): readonly Frame[] {
   const progress = { rows: Number.MAX_SAFE_INTEGER, estimatedRows: Number.MAX_SAFE_INTEGER };
   const most = Number.MAX_SAFE_INTEGER;
   return [
-    { kind: "opened", epoch, version: most, cursor, head: most, oldest: most },
+    { kind: "opened", streamId: "s".repeat(34), epoch, version: most, cursor, head: most, oldest: most },
     {
       kind: "snapshot_started",
       version: most,
