@@ -197,13 +197,15 @@ async function positionAt(version: Version, context: StartContext, signal: Abort
     context.wakeUp.nudge();
     await headReaches(version, context, signal);
   }
+  const tick = await tickOf(version, context, signal);
+  // After the tick, which is known then: one that is not kept any more would be taken for one that ends here.
   if (version + 1 < log.oldest) {
     const bounds = await store.bounds(signal);
     if (version + 1 < bounds.oldest) {
       throw historyLost(`Version ${version + 1}`, bounds, context);
     }
   }
-  return { version, tick: await tickOf(version, context, signal) };
+  return { version, tick };
 }
 
 /** This replica may be behind; only the database knows. */
