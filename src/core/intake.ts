@@ -58,8 +58,9 @@ export class Intake {
       return { waitUntilMs: pace?.readyAtMs() ?? nowMs };
     }
     const stop = byTicks ? Math.min(until, this.#tickEndAfter(progress.scanned, page)) : until;
-    // What the lane holds back for more has ended a tick, and that is to be told.
-    const held = byTicks && lane.horizon < feed.log.head;
+    // What the lane holds back for more has ended a tick, and that is to be told; and what it remembers of history that is
+    // not at hand here may go on over the end of one.
+    const held = byTicks && (lane.horizon < feed.log.head || this.pageAfter(progress.scanned, page) === undefined);
     const own = ahead > 0 && (kept !== undefined || stop < known || ahead > allowance || held);
     const taken = own ? this.#own(progress, page, { stop, allowance, kept, piece }) : lane.next(progress, page);
     pace?.spend(taken?.frame?.events.length ?? 0, nowMs);
