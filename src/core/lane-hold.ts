@@ -37,12 +37,8 @@ export class LaneHold implements Sleeper {
     }
     const first = trail.indexAfter(this.#released);
     if (first === trail.end || (this.#from !== undefined && trail.from >= this.#from)) {
-      // Some of what waits is forgotten, or all of it already: it is not known any more how much there is.
-      this.release(head);
-      return false;
-    }
-    if (first === trail.end) {
-      // All of it is forgotten already: whoever was woken before may have had the lanes forget.
+      // Some of what waits is forgotten, or all of it before it could wait: whoever was woken before this lane may have had
+      // lanes forget. It is not known any more how much there is.
       this.release(head);
       return false;
     }
