@@ -104,25 +104,3 @@ export function nextWake(set: WakeSet, signal: AbortSignal): Promise<void> {
     set.add(waiter);
   });
 }
-
-/** One who waits often: rung from anywhere and any number of times, heard once. */
-export class Bell implements Waiter {
-  #rung = false;
-  #hear: (() => void) | undefined;
-
-  wake(): void {
-    this.#rung = true;
-    this.#hear?.();
-  }
-
-  /** Resolves when it was rung since it was last heard. */
-  async heard(): Promise<void> {
-    if (!this.#rung) {
-      await new Promise<void>((resolve) => {
-        this.#hear = resolve;
-      });
-      this.#hear = undefined;
-    }
-    this.#rung = false;
-  }
-}
