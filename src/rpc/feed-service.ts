@@ -21,6 +21,7 @@ import { callProtocol } from "./hand-off/call-end.ts";
 import { EncoderPool } from "./hand-off/encoder-pool.ts";
 import type { FrameEncoder } from "./hand-off/frame-encoder.ts";
 import { type Reception, receptionKey } from "./hand-off/reception.ts";
+import { peerKey } from "./peer.ts";
 import { publicationFromRequest } from "./publication.ts";
 import { type Problem, type StorageReport, statusResponse } from "./status.ts";
 import { type StreamDefaults, selectorFromWire, streamTerms, subscriptionFromRequest } from "./subscription.ts";
@@ -90,7 +91,8 @@ function agreement(request: SubscribeRequest, context: HandlerContext, options: 
   });
   const remainingMs = context.timeoutMs();
   const deadlineMs = remainingMs === undefined ? undefined : clock.monotonic() + remainingMs;
-  return { subscription: subscriptionFromRequest(request, terms, encoder.codec, deadlineMs), terms, encoder };
+  const asked = subscriptionFromRequest(request, terms, encoder.codec, deadlineMs);
+  return { subscription: { ...asked, peer: context.values.get(peerKey) }, terms, encoder };
 }
 
 /** Connect has negotiated it by now; the protocols differ in the name of the header. */

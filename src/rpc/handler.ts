@@ -1,4 +1,4 @@
-import type { ConnectRouter } from "@connectrpc/connect";
+import { type ConnectRouter, createContextValues } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
@@ -17,6 +17,7 @@ import type { Traffic } from "./hand-off/wire-outlet.ts";
 import { addHealth } from "./health.ts";
 import type { RpcLog } from "./log.ts";
 import type { RpcHandler, StreamHandler } from "./node-call.ts";
+import { peerKey, peerOf } from "./peer.ts";
 import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
 import { withReadableErrors } from "./unreadable.ts";
@@ -82,6 +83,7 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
       );
       subscribe = router.handlers.find(({ method }) => method === FeedService.method.subscribe);
     },
+    contextValues: (request) => createContextValues().set(peerKey, peerOf(request)),
     interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],
     // A misspelt field that is ignored is a selector that selects everything.
     jsonOptions: { ignoreUnknownFields: false },

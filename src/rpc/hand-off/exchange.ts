@@ -1,10 +1,13 @@
 import type { IncomingHttpHeaders, OutgoingHttpHeaders } from "node:http";
 import { Http2ServerResponse, type ServerHttp2Stream } from "node:http2";
 import type { NodeRequest, NodeResponse } from "../node-call.ts";
+import { peerOf } from "../peer.ts";
 
 /** One request and its answer, in whichever form Node hands them over. */
 export interface Exchange {
   readonly httpVersion: string;
+  /** See `peerKey`. */
+  readonly peer: string | undefined;
   readonly method: string;
   readonly path: string;
   readonly headers: IncomingHttpHeaders;
@@ -23,6 +26,7 @@ export interface Exchange {
 export function requestExchange(request: NodeRequest, response: NodeResponse): Exchange {
   return {
     httpVersion: request.httpVersion,
+    peer: peerOf(request),
     method: request.method ?? "",
     path: request.url ?? "",
     headers: request.headers,
@@ -35,12 +39,13 @@ export function requestExchange(request: NodeRequest, response: NodeResponse): E
 }
 
 /**
- * Of a bare HTTP/2 stream, whose errors somebody listens for: Node's request and response around it would cost a stream that lives long two kilobytes, for
- * nothing.
+ * Of a bare HTTP/2 stream, whose errors somebody listens for: Node's request and response around it would cost a stream that
+ * lives long two kilobytes, for nothing.
  */
 export function streamExchange(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Exchange {
   return {
     httpVersion: "2.0",
+    peer: stream.session?.socket.remoteAddress,
     method: String(headers[":method"]),
     path: String(headers[":path"]),
     headers,

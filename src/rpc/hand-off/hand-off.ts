@@ -6,6 +6,7 @@ import type { Clock, Timers } from "../../core/ports.ts";
 import { connectErrorFrom } from "../errors.ts";
 import { sayPlainGrpcMessages } from "../grpc-message.ts";
 import type { RpcLog } from "../log.ts";
+import { peerKey } from "../peer.ts";
 import type { BodySink, BodySinkOwner } from "./body-sink.ts";
 import type { Exchange } from "./exchange.ts";
 import { defaultInFlightLimits, type InFlightLimits } from "./in-flight.ts";
@@ -83,7 +84,7 @@ export class HandOff {
     const onClose = () => gone.abort(new ConnectError("The client went away.", Code.Canceled));
     closing.once("close", onClose);
     try {
-      const values = createContextValues().set(receptionKey, reception);
+      const values = createContextValues().set(receptionKey, reception).set(peerKey, exchange.peer);
       const answer = await handler(universalRequest(exchange, gone.signal, values));
       const offered = reception.take();
       if (offered === undefined) {
