@@ -13,11 +13,13 @@ import type {
   SnapshotRequest,
   WakeUp,
 } from "../core/ports.ts";
+import type { StreamMail } from "../core/stream-mail.ts";
 import { History } from "./history.ts";
 import { Outage } from "./outage.ts";
 import { Outbox } from "./outbox.ts";
 import { Publisher } from "./publisher.ts";
 import { type Snapshot, sees } from "./snapshot.ts";
+import { createMemoryStreamMail } from "./stream-mail.ts";
 import { copyTables } from "./table-copy.ts";
 import { Tables } from "./tables.ts";
 import { beginTransaction, type MemoryTransaction } from "./transaction.ts";
@@ -47,6 +49,8 @@ export interface MemoryStoreOptions {
 /** A feed's store without a database: for tests, simulation, and programs that want a feed of their own. */
 export interface MemoryStore extends FeedStore {
   readonly wakeUp: WakeUp;
+  /** To the streams of other feeds over this store. */
+  readonly mail: StreamMail;
   readonly outage: Outage;
   /** Begins a writer's transaction. */
   begin(): MemoryTransaction;
@@ -79,6 +83,7 @@ class Store implements MemoryStore {
   readonly epoch: string;
   readonly lineage: readonly Ancestor[];
   readonly wakeUp: WakeUp;
+  readonly mail = createMemoryStreamMail();
   readonly outage = new Outage();
   readonly #options: MemoryStoreOptions;
   readonly #clock: Clock;

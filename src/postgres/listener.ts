@@ -7,11 +7,13 @@ export interface ListenerOptions {
   readonly url: string;
   readonly onTick: (tick: number) => void;
   readonly onWake: () => void;
+  /** There is a letter for this replica. */
+  readonly onMail: (replica: string) => void;
   /** LISTEN is in force (again): whatever came before was not heard. */
   readonly onListening: () => void;
 }
 
-const channels = ["millrace_tick", "millrace_wake"];
+const channels = ["millrace_tick", "millrace_wake", "millrace_mail"];
 const firstRetryMs = 100;
 const longestRetryMs = 5000;
 const pingMs = 10_000;
@@ -93,6 +95,7 @@ export class Listener {
     client.on("end", () => this.#lost(client));
     client.on("notification", ({ channel, payload }) => {
       if (channel === "millrace_tick") this.#options.onTick(Number(payload));
+      else if (channel === "millrace_mail") this.#options.onMail(payload ?? "");
       else this.#options.onWake();
     });
     try {

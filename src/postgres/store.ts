@@ -13,6 +13,7 @@ import type {
   SnapshotRequest,
   WakeUp,
 } from "../core/ports.ts";
+import type { StreamMail } from "../core/stream-mail.ts";
 import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
 import { type EntryOptions, enterEpoch, type Followed } from "./epoch/enter-epoch.ts";
@@ -24,6 +25,7 @@ import { publish } from "./publish.ts";
 import { queryError } from "./query-error.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
 import { readBounds, readTickAt, readTicksOf } from "./statements/find-ticks.ts";
+import { PostgresStreamMail } from "./stream-mail/stream-mail.ts";
 import { Tail } from "./tail.ts";
 import { tickFromText } from "./tick-row.ts";
 import { PostgresWakeUp, type WakeUpSignals } from "./wake-up.ts";
@@ -45,6 +47,8 @@ export interface PostgresStoreOptions {
   readonly snapshots?: SnapshotOptions | undefined;
   /** How long one tick may take before it is given up and tried with twice the time, in milliseconds. Default 30,000. */
   readonly tickTimeoutMs?: number | undefined;
+  /** How long another replica may take to answer for a stream of its own, in milliseconds. Default 5,000. */
+  readonly mailTimeoutMs?: number | undefined;
   readonly signals?: PostgresStoreSignals | undefined;
   /**
    * What to do with a database that the epoch in force was not written by (restored, promoted, copied, rolled back): begin a
@@ -65,6 +69,8 @@ export interface PostgresStoreSignals extends WakeUpSignals {
 /** A feed in Postgres. `start` it before anything else; it keeps one to twenty connections, made when they are needed. */
 export interface PostgresStore extends FeedStore, Service {
   readonly wakeUp: WakeUp;
+  /** To the streams of other replicas. */
+  readonly mail: StreamMail;
   /** For the store that comes after it; `undefined` before `start`. */
   readonly followed: Followed | undefined;
 }
@@ -87,6 +93,7 @@ class Store implements PostgresStore {
   readonly #servicePool: pg.Pool;
   readonly #snapshotPool: pg.Pool;
   readonly #shown = new ShownTicks();
+  readonly #mail: PostgresStreamMail;
   /** Streams that come back together ask these together. */
   readonly #bounds = new GatheredQuestions<string, Bounds>((_epochs, signal) => this.#askBounds(signal));
   readonly #ticks = new GatheredQuestions<Version, Tick>((versions, signal) => this.#askTicks(versions, signal));
@@ -98,17 +105,30 @@ class Store implements PostgresStore {
   constructor(options: PostgresStoreOptions) {
     this.#options = options;
     const { url, directUrl, signals } = options;
-    this.#wakeUp = new PostgresWakeUp({ directUrl: directUrl === false ? undefined : (directUrl ?? url), signals });
+    this.#wakeUp = new PostgresWakeUp({
+      directUrl: directUrl === false ? undefined : (directUrl ?? url),
+      signals,
+      onMail: (replica) => this.#mail.heard(replica),
+    });
     // The tail's connection is never idle for long; were it closed while the feed sleeps, waking up would make a new one.
     this.#tailPool = createPool({ url, max: 1, idleMs: 0 });
     this.#historyPool = createPool({ url, max: options.historyConnections ?? 4, idleMs });
     this.#servicePool = createPool({ url, max: options.serviceConnections ?? 4, idleMs });
+    this.#mail = new PostgresStreamMail({
+      pool: this.#servicePool,
+      listening: () => this.#wakeUp.listening,
+      timeoutMs: options.mailTimeoutMs ?? 5_000,
+    });
     // Each open snapshot has one, and one of them a second while it opens; one is for the moments when one has to ask.
     this.#snapshotPool = createPool({ url, max: (options.snapshots?.maxOpen ?? 8) + 2, idleMs });
   }
 
   get wakeUp(): WakeUp {
     return this.#wakeUp;
+  }
+
+  get mail(): StreamMail {
+    return this.#mail;
   }
 
   get epoch(): string {

@@ -16,6 +16,8 @@ export interface WakeUpOptions {
   /** For LISTEN; must not lead through a transaction-mode pooler. Without it there is only polling. */
   readonly directUrl: string | undefined;
   readonly signals?: WakeUpSignals | undefined;
+  /** There is a letter for this replica; for any, perhaps, when nobody has listened for a while. Default: nobody is told. */
+  readonly onMail?: ((replica: string | undefined) => void) | undefined;
 }
 
 /** Pause after an advance that found something, in milliseconds; doubles while nothing is found. */
@@ -62,7 +64,7 @@ export class PostgresWakeUp implements WakeUp, Service {
   #resumedAt = performance.now();
   #advanceMs = shortestMs / pausePerAdvance;
 
-  constructor({ directUrl, signals }: WakeUpOptions) {
+  constructor({ directUrl, signals, onMail }: WakeUpOptions) {
     this.#signals = signals ?? {};
     if (directUrl === undefined) return;
     this.#listener = new Listener({
@@ -80,8 +82,10 @@ export class PostgresWakeUp implements WakeUp, Service {
           this.nudge();
         }
       },
+      onMail: (replica) => onMail?.(replica),
       onListening: () => {
         this.#signals.onListening?.();
+        onMail?.(undefined);
         // What was said while nobody listened is lost.
         this.nudge();
       },

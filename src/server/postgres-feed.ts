@@ -77,6 +77,7 @@ async function openPostgresFeed(
   const feed = createFeed({
     store,
     wakeUp: store.wakeUp,
+    mail: store.mail,
     limits: feedLimits(config),
     maxStreamAgeMs: config.maxStreamAgeMs,
     observer,

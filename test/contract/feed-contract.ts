@@ -9,6 +9,7 @@ import { resumedSnapshotContract } from "./suite/resumed-snapshots.ts";
 import { selectionContract } from "./suite/selection.ts";
 import { snapshotContract } from "./suite/snapshots.ts";
 import { startContract } from "./suite/starts.ts";
+import { streamUpdateContract } from "./suite/stream-updates.ts";
 
 /** Everything that a feed over any adapter must do. */
 export function feedContract(name: string, harness: ContractHarness): void {
@@ -20,6 +21,7 @@ export function feedContract(name: string, harness: ContractHarness): void {
     resumedSnapshotContract(harness);
     deliveryContract(harness);
     policyContract(harness);
+    streamUpdateContract(harness);
     lifecycleContract(harness);
     epochContract(harness);
   });

@@ -34,6 +34,9 @@ export class HeldState {
           this.#asOf = frame.version;
         }
         break;
+      case "selectors_changed":
+        this.#count = 0;
+        break;
       case "snapshot_started":
         this.#start(frame);
         break;

@@ -22,7 +22,7 @@ function openWorld(options: WorldOptions): World {
     get store() {
       return store;
     },
-    replica: async () => ({ store, wakeUp: store.wakeUp }),
+    replica: async () => ({ store, wakeUp: store.wakeUp, mail: store.mail }),
     writer: async () => new MemoryWriter(store, prepared),
     commitPrepared: async (name) => {
       prepared.get(name)?.commit();

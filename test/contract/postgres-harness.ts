@@ -32,7 +32,7 @@ async function openWorld(options: WorldOptions = {}): Promise<World> {
     },
     replica: async () => {
       const replica = await world.open();
-      return { store: replica, wakeUp: replica.wakeUp };
+      return { store: replica, wakeUp: replica.wakeUp, mail: replica.mail };
     },
     writer: async () => new PostgresWriter(await world.connect(), world.name),
     commitPrepared: async (name) => {
@@ -118,6 +118,7 @@ class PostgresWorld {
     const maxEvents = this.#options.pageEvents;
     const store = createPostgresStore({
       url: this.#url,
+      mailTimeoutMs: 1_000,
       pages: maxEvents === undefined ? undefined : { maxRows: maxEvents },
     });
     await store.start(new AbortController().signal);

@@ -735,7 +735,7 @@ export declare type SnapshotComplete = Message<"millrace.v1.SnapshotComplete"> &
 
   /**
    * Rows delivered, of the whole snapshot: those before it was cut and resumed count, those of a snapshot that was taken
-   * again do not. Events that came in between are no rows.
+   * again do not. Events that came in between are no rows. After `selectors_changed`, those that the change added.
    *
    * @generated from field: uint64 rows = 3;
    */
