@@ -55,7 +55,7 @@ export const wrongDoings: readonly ((streamId: number) => Buffer)[] = [
   (id) => windowUpdate(id, 0),
   () => windowUpdate(0, 0),
   () => windowUpdate(0, 0x7fff_ffff),
-  (id) => windowUpdate(id, 0x7fff_ffff),
+  (id) => Buffer.concat([windowUpdate(id, 0x7fff_ffff), windowUpdate(id, 0x7fff_ffff)]),
   () => windowUpdate(4_001, 1),
   () => settings({ initialWindowSize: 2 ** 31 }),
   () => settings({ maxFrameSize: 1 }),

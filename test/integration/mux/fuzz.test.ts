@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type BodyServer, startBodyServer } from "../../support/h2/body-server.ts";
@@ -6,7 +7,7 @@ import { settings, windowUpdate } from "../../support/h2/frames.ts";
 import { type Program, ProgramClient, program } from "./frame-program.ts";
 
 /** More: `MUX_FUZZ_RUNS=100000 npx vitest run test/integration/mux/fuzz.test.ts`. */
-const runs = Number(process.env["MUX_FUZZ_RUNS"] ?? 150);
+const runs = Number(process.env["MUX_FUZZ_RUNS"] ?? 400);
 const seed = Number(process.env["MUX_FUZZ_SEED"] ?? 20_260_419);
 
 const piece = (size: number, index: number) => Buffer.alloc(size, 97 + (index % 26));
@@ -42,6 +43,10 @@ async function startScripted(mux: boolean): Promise<BodyServer> {
   return server;
 }
 
+function digest(body: Buffer): string {
+  return `${body.length}: ${createHash("sha1").update(body).digest("hex")}`;
+}
+
 /** What a client has seen when nothing moves any more. */
 interface Seen {
   readonly goaway: number | undefined;
@@ -63,8 +68,12 @@ async function follow(server: BodyServer, { acts, pieces }: Program): Promise<Se
   try {
     for (const act of acts) {
       const frames = doer.framesOf(act);
-      if (act.do === "wrong" && frames !== undefined) {
+      if (act.do === "windows" || act.do === "wrong") {
+        // What these mean depends on what has been sent, so let everything be sent that can be.
         flush();
+        await client.settled();
+      }
+      if (act.do === "wrong" && frames !== undefined) {
         // What is still sent to a server that has closed makes its system reset the connection, and GOAWAY is lost.
         if (!(await client.survives(frames))) break;
       } else if (frames !== undefined) {
@@ -99,7 +108,13 @@ function seen(client: FrameClient, doer: ProgramClient): Seen {
       : doer.opened.map(({ id }) => {
           if (doer.reset.has(id)) return { id, reset: "by the client" };
           const { headers, ended, reset } = client.stream(id);
-          return { id, headers: headers.map(String), body: client.body(id).toString(), ended, reset };
+          return {
+            id,
+            headers: headers.map((each) => each.toString("hex")),
+            body: digest(client.body(id)),
+            ended,
+            reset,
+          };
         }),
     violations: client.judge.violations,
   };
