@@ -4,6 +4,7 @@ import type { Start, Subscription } from "../core/feed.ts";
 import { eventBytes } from "../core/page.ts";
 import { BLOCK, type Policy } from "../core/policy.ts";
 import type { Selector } from "../core/selector.ts";
+import { assertWithinBounds } from "./bounds.ts";
 
 /** Where to begin. A cursor may be as a frame carries it, or its text, from any transport. */
 export type From =
@@ -43,13 +44,22 @@ const CHECKPOINT_INTERVAL_MS = 15_000;
 /** Nothing becomes bytes here; all consumers of this process may share what their selectors see. */
 const codec = { identity: "in-process", measure: eventBytes };
 
-/** The core's form of it. */
+/**
+ * The core's form of it.
+ *
+ * @throws FeedError INVALID_REQUEST
+ */
 export function subscriptionOf(options: FollowOptions): Subscription {
+  assertWithinBounds(options);
   const { policy, maxBatchEvents, maxBatchDelayMs, maxEventsPerSecond, checkpointEveryTick } = options;
   return {
     start: startOf(options.from ?? "now"),
     selectors: (options.selectors ?? []).map((selector) => ({ topics: [], keys: [], operations: [], ...selector })),
-    policy: policy === undefined ? undefined : { ...BLOCK, ...policy },
+    policy: policy && {
+      kind: policy.kind,
+      maxLagEvents: policy.maxLagEvents ?? BLOCK.maxLagEvents,
+      sampleEvery: policy.sampleEvery ?? BLOCK.sampleEvery,
+    },
     maxBatchBytes: options.maxBatchBytes ?? MAX_BATCH_BYTES,
     maxBatchEvents,
     maxBatchDelayMs,
