@@ -3,6 +3,7 @@ import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { connect } from "node:net";
 import { createInterface } from "node:readline";
+import { setTimeout as pause } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { serverCpu } from "./sink.ts";
 
@@ -14,7 +15,7 @@ export interface LoadServer extends AsyncDisposable {
   readonly pid: number;
   readonly port: number;
   readonly control: number;
-  /** Bytes of memory in use after a collection of garbage. */
+  /** Bytes of memory in use once garbage was collected and given back to the system. Takes seconds. */
   settledRss(): Promise<number>;
 }
 
@@ -46,10 +47,7 @@ export async function startLoadServer(name: ServerName, options: LoadServerOptio
     pid,
     port,
     control,
-    async settledRss() {
-      await collect(control);
-      return residentBytes(pid);
-    },
+    settledRss: () => settledRss(pid, control),
     async [Symbol.asyncDispose]() {
       child.kill("SIGTERM");
       const kill = setTimeout(() => child.kill("SIGKILL"), 3_000);
@@ -65,14 +63,21 @@ function profiling(): string[] {
   return directory === undefined ? [] : ["--cpu-prof", `--cpu-prof-dir=${directory}`];
 }
 
-/** Several times: what only finalizers let go of takes more than one. */
-async function collect(control: number): Promise<void> {
+/** V8 gives back what it has collected seconds later, in parts: collects until nothing has come back for a while. */
+async function settledRss(pid: number, control: number): Promise<number> {
   const socket = connect(control, "127.0.0.1");
-  for (let i = 0; i < 4; i += 1) {
+  let least = Number.POSITIVE_INFINITY;
+  let quiet = 0;
+  for (let i = 0; i < 30 && quiet < 6; i += 1) {
     socket.write("collect\n");
     await once(socket, "data");
+    await pause(1_000);
+    const bytes = residentBytes(pid);
+    quiet = bytes < least - 1e6 ? 0 : quiet + 1;
+    least = Math.min(least, bytes);
   }
   socket.destroy();
+  return least;
 }
 
 function residentBytes(pid: number): number {
