@@ -7,6 +7,9 @@ import type { StreamWindow } from "./window.ts";
 /** Field lines that follow a body. */
 export type Trailers = readonly (readonly [name: string, value: string])[];
 
+/** Never written to. */
+const NONE: Uint8Array[] = [];
+
 /** What a body needs of its connection. */
 export interface BodyHost {
   readonly outflow: Outflow;
@@ -32,8 +35,8 @@ export class MuxedBody implements BodySink {
   /** The message to send next, and how much of it has gone. */
   first: Uint8Array | undefined;
   offset = 0;
-  /** What follows it, from `restAt` on. */
-  readonly rest: Uint8Array[] = [];
+  /** What follows it, from `restAt` on. An array of its own only for whom messages have ever met here: most wait idle. */
+  rest: Uint8Array[] = NONE;
   restAt = 0;
   /** Bytes that are not in any batch yet. */
   queued = 0;
@@ -63,9 +66,9 @@ export class MuxedBody implements BodySink {
     this.window = window;
     this.stream = stream;
     this.#owner = owner;
-    stream.once("close", () => {
+    stream.on("close", () => {
       this.drop();
-      owner.onClosed();
+      this.#owner.onClosed();
     });
   }
 
@@ -264,7 +267,7 @@ export class MuxedBody implements BodySink {
     this.first = this.rest[this.restAt];
     this.restAt += 1;
     if (this.first === undefined) {
-      this.rest.length = 0;
+      this.rest = NONE;
       this.restAt = 0;
     } else if (this.restAt >= 1_024) {
       this.rest.splice(0, this.restAt);
@@ -289,6 +292,8 @@ export class MuxedBody implements BodySink {
   #enqueue(bytes: Uint8Array): void {
     if (this.first === undefined) {
       this.first = bytes;
+    } else if (this.rest === NONE) {
+      this.rest = [bytes];
     } else {
       this.rest.push(bytes);
     }
