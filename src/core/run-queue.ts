@@ -10,8 +10,9 @@ export interface Runnable {
 
 /** So long the queue works before input and timers get their turn. */
 const SLICE_MS = 10;
-/** Short runs between two looks at the clock. */
+/** Runs between two looks at the clock, as long as so many together are short. */
 const RUNS_PER_LOOK = 8;
+const SHORT_MS = 1;
 
 /**
  * Streams that have something to do, first come, first served. A feed of thousands of streams does their work in slices, so
@@ -22,6 +23,7 @@ export class RunQueue {
   readonly #timers: Timers;
   #waiting: Runnable[] = [];
   #scheduled = false;
+  #runsPerLook = RUNS_PER_LOOK;
 
   constructor(clock: Clock, timers: Timers) {
     this.#clock = clock;
@@ -53,9 +55,11 @@ export class RunQueue {
     this.#waiting = [];
     let runs = 0;
     for (let at = 0; at < round.length; at++) {
-      if (runs >= RUNS_PER_LOOK) {
+      if (runs >= this.#runsPerLook) {
         runs = 0;
+        const lookedAtMs = nowMs;
         nowMs = this.#clock.monotonic();
+        this.#runsPerLook = nowMs - lookedAtMs > SHORT_MS ? 1 : RUNS_PER_LOOK;
         if (nowMs - beganMs >= SLICE_MS) {
           this.#waiting = round.slice(at).concat(this.#waiting);
           break;

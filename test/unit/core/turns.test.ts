@@ -37,6 +37,24 @@ describe("turns", () => {
     expect(Math.max(...atTurn.values())).toBeLessThanOrEqual(10);
   });
 
+  test("G9 nor do many that are done in one run each, which nobody knows to be long before", async () => {
+    const time = new BusyTime();
+    const queue = new RunQueue(time, time);
+    let left = 200;
+    for (let i = 0; i < 200; i++) {
+      queue.add({
+        queued: false,
+        run: () => {
+          time.workedMs += 5;
+          left -= 1;
+          return false;
+        },
+      });
+    }
+    await expect.poll(() => left).toBe(0);
+    expect(time.turns).toBeGreaterThan(50);
+  });
+
   test("G9 a stream that finds nothing in much does not look through all of it in one turn", async () => {
     const time = new BusyTime();
     const setup = await setUp({ clock: time, timers: time });
