@@ -89,7 +89,8 @@ export class PageCache {
       return;
     }
     const { maxIdleMs, clock, timers } = this.#options;
-    this.#cancelSweep = timers.after(first.usedAtMs + maxIdleMs - clock.monotonic(), () => {
+    // Never for this very moment: by rounding it may lie a hair before the page's time, again and again.
+    this.#cancelSweep = timers.after(Math.max(1, first.usedAtMs + maxIdleMs - clock.monotonic()), () => {
       this.#cancelSweep = undefined;
       const before = clock.monotonic() - maxIdleMs;
       for (const [firstVersion, { usedAtMs }] of this.#kept) {
