@@ -28,7 +28,7 @@ export interface ChangeConsumer {
   fail(error: unknown): void;
 }
 
-/** The I/O of a change that is ahead of its stream. A database that does not answer is asked again. */
+/** The I/O of a change that is ahead of its stream. A database that does not answer, or has no room, is asked again. */
 export class DeliveryChange {
   readonly #options: DeliveryChangeOptions;
   #run: SelectorChangeRun | undefined;
@@ -92,7 +92,7 @@ export class DeliveryChange {
 
   #failed(error: unknown, consumer: ChangeConsumer): void {
     // An epoch that is over ends the stream by the feed's failure, which knows more about it.
-    const passes = error instanceof EpochOver || (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE");
+    const passes = error instanceof EpochOver || (error instanceof FeedError && isPassing(error));
     if (!passes) {
       consumer.fail(error);
       return;
@@ -101,4 +101,8 @@ export class DeliveryChange {
     this.#failures += 1;
     this.#cancelRetry = timers.after(backOffMs(this.#failures, clock), () => consumer.supplyChange(undefined));
   }
+}
+
+function isPassing({ code, detail }: FeedError): boolean {
+  return code === "DATABASE_UNAVAILABLE" || detail.retryAfterMs !== undefined;
 }

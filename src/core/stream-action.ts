@@ -20,3 +20,8 @@ export type StreamAction =
   | { readonly kind: "fail"; readonly error: FeedError }
   /** The last frame was emitted. */
   | { readonly kind: "end" };
+
+export const SNAPSHOT: StreamAction = { kind: "snapshot" };
+export const OPEN_CHANGE: StreamAction = { kind: "open_change" };
+export const MORE: StreamAction = { kind: "more" };
+export const END: StreamAction = { kind: "end" };

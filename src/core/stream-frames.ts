@@ -5,6 +5,7 @@ import type { Log } from "./log.ts";
 import { type Page, tickEnd, tickHolding } from "./page.ts";
 import type { Clock } from "./ports.ts";
 import type { Position } from "./scan.ts";
+import type { SelectorChange } from "./selector-change.ts";
 import type { SnapshotStarted } from "./snapshot-run.ts";
 
 /** Drained clients come back within this, spread out. */
@@ -29,6 +30,14 @@ export interface Standing {
   /** History at hand that may hold what comes next. */
   readonly page: Page | undefined;
   readonly progress: SnapshotProgress | undefined;
+}
+
+/** How a stream outside of snapshots stands; what it wants next is in the log, or is not. */
+export function stateOf({ stale }: FeedView, inLog: boolean): StreamState {
+  if (stale) {
+    return "STALE";
+  }
+  return inLog ? "LIVE" : "CATCHING_UP";
 }
 
 /** The first frame of a stream, which begins at this cursor. */
@@ -58,6 +67,12 @@ export function checkpointFrame(view: FeedView, clock: Clock, standing: Standing
 export function snapshotStartedFrame(started: SnapshotStarted, cursor: Cursor): Frame {
   const { version, restart, resumed, topics, estimatedRows } = started;
   return { kind: "snapshot_started", version, restart, resumed, topics, estimatedRows, cursor };
+}
+
+/** Other selectors begin; the cursor is that of what follows. */
+export function selectorsChangedFrame({ started, terms }: SelectorChange, cursor: Cursor): Frame {
+  const addsRows = started !== undefined;
+  return { kind: "selectors_changed", version: cursor.version, number: terms.number, addsRows, cursor };
 }
 
 /** The last frame of a stream that nothing is wrong with. */

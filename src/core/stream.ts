@@ -13,8 +13,16 @@ import type { SelectorChange } from "./selector-change.ts";
 import { SnapshotDelivery } from "./snapshot-delivery.ts";
 import type { SnapshotStarted, SnapshotStep } from "./snapshot-run.ts";
 import { Steering } from "./steering.ts";
-import type { StreamAction } from "./stream-action.ts";
-import { checkpointFrame, closingFrame, type FeedView, openedFrame, snapshotStartedFrame } from "./stream-frames.ts";
+import { END, MORE, OPEN_CHANGE, SNAPSHOT, type StreamAction } from "./stream-action.ts";
+import {
+  checkpointFrame,
+  closingFrame,
+  type FeedView,
+  openedFrame,
+  selectorsChangedFrame,
+  snapshotStartedFrame,
+  stateOf,
+} from "./stream-frames.ts";
 import type { StreamOptions } from "./stream-options.ts";
 import { nextPhase, type StreamOccurrence, type StreamPhase } from "./stream-phase.ts";
 
@@ -26,10 +34,6 @@ const AMID_TICK_MS = 100;
 export type { FeedView } from "./stream-frames.ts";
 export type { StreamOptions } from "./stream-options.ts";
 
-const SNAPSHOT: StreamAction = { kind: "snapshot" };
-const OPEN_CHANGE: StreamAction = { kind: "open_change" };
-const MORE: StreamAction = { kind: "more" };
-const END: StreamAction = { kind: "end" };
 const NEVER = Number.POSITIVE_INFINITY;
 
 /**
@@ -163,6 +167,8 @@ export class Stream {
       );
     }
     this.#page = page;
+    // Rows may have come meanwhile, and led it past this.
+    this.#letGoOfPassed(this.#progress.scanned);
   }
 
   /** Gives back history that was read: a client that takes nothing shall cost nothing. It is read again. */
@@ -232,6 +238,7 @@ export class Stream {
   #snapshotComplete({ state }: SnapshotDelivery, nowMs: number): Frame {
     this.#snapshot = undefined;
     this.#progress = new Progress(state.position);
+    this.#letGoOfPassed(this.#progress.scanned);
     this.#occur("snapshot_done");
     this.#patience?.begin(this.#lag);
     this.#told = this.#inLog() ? "LIVE" : "CATCHING_UP";
@@ -292,19 +299,16 @@ export class Stream {
   /** From here on with the new selectors; first come the rows that they add. */
   #become(change: SelectorChange): StreamAction {
     const { started, terms } = change;
-    const position = change.begin(this.#progress);
-    const { version } = position;
     this.#change = undefined;
-    this.#progress = new Progress(position);
-    this.#steering = this.#steering.anew(version, undefined, terms.lane);
+    this.#progress = new Progress(change.begin(this.#progress));
+    this.#steering = this.#steering.anew(this.#progress.scanned, undefined, terms.lane);
     this.#patience?.begin(this.#lag);
-    const addsRows = started !== undefined;
-    if (addsRows) {
+    if (started !== undefined) {
       this.#occur("snapshot_begun");
       this.#snapshot = new SnapshotDelivery(started, terms.lane.scan);
       this.#queue.push(snapshotStartedFrame(started, this.#cursor()));
     }
-    return this.#emit({ kind: "selectors_changed", version, number: terms.number, addsRows, cursor: this.#cursor() });
+    return this.#emit(selectorsChangedFrame(change, this.#cursor()));
   }
 
   /** Its policy, which rested for a change that does not come to be, acts again. */
@@ -361,13 +365,7 @@ export class Stream {
   }
 
   #state(): StreamState {
-    if (this.#snapshot !== undefined) {
-      return "SNAPSHOT";
-    }
-    if (this.#view.stale) {
-      return "STALE";
-    }
-    return this.#inLog() ? "LIVE" : "CATCHING_UP";
+    return this.#snapshot === undefined ? stateOf(this.#view, this.#inLog()) : "SNAPSHOT";
   }
 
   /** The thinned piece in whose middle it stands. */

@@ -1,10 +1,12 @@
 import { type Cursor, encodeCursor } from "../../../src/core/cursor.ts";
+import { FeedError } from "../../../src/core/errors.ts";
 import type { EpochFeed, Subscription } from "../../../src/core/feed.ts";
 import { createFeed } from "../../../src/core/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet, StreamControl } from "../../../src/core/outlet.ts";
 import { tickEnd } from "../../../src/core/page.ts";
-import type { FeedStore, SnapshotReader } from "../../../src/core/ports.ts";
+import type { PolicyKind } from "../../../src/core/policy.ts";
+import type { FeedStore, SnapshotReader, SnapshotRequest } from "../../../src/core/ports.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { createRandom, type Random } from "../../support/workload/random.ts";
 import { ManualTime } from "./manual-time.ts";
@@ -24,6 +26,8 @@ export interface SimulationOptions {
   readonly seed: number;
   readonly steps: number;
   readonly fault?: Fault;
+  /** Default: BLOCK. */
+  readonly policy?: PolicyKind;
 }
 
 export interface SimulationReport {
@@ -31,6 +35,7 @@ export interface SimulationReport {
   readonly changes: number;
   readonly restarts: number;
   readonly cuts: number;
+  readonly gaps: number;
 }
 
 const TOPICS = ["orders", "parcels.eu", "parcels.us"];
@@ -92,10 +97,11 @@ class Simulation implements Outlet {
     };
     const limits = { logMaxBytes: this.#one([1, 2_000, 1_000_000]) };
     this.#feed = createFeed({ store, wakeUp, clock: time, timers: time, limits });
-    this.#client = new Client(this.#selection(), () => this.#truth);
+    this.#client = new Client(this.#selection(), () => this.#truth, options.policy !== undefined);
     const batches = this.#one([1, 3, undefined]);
     this.#request = {
       ...REQUEST,
+      ...(options.policy === undefined ? {} : { policy: { kind: options.policy, maxLagEvents: 6, sampleEvery: 2 } }),
       checkpointIntervalMs: this.#one([20, 200]),
       checkpointEveryTick: this.#random.next() < 0.3,
       maxBatchDelayMs: this.#one([0, 0, 30]),
@@ -156,8 +162,8 @@ class Simulation implements Outlet {
       await this.#step();
     }
     await this.#comeToRest();
-    const { objections, changes, restarts } = this.#client;
-    return { objections, changes, restarts, cuts: this.#cuts };
+    const { objections, changes, restarts, gaps } = this.#client;
+    return { objections, changes, restarts, gaps, cuts: this.#cuts };
   }
 
   async stop(): Promise<void> {
@@ -274,6 +280,10 @@ class Simulation implements Outlet {
 
   async #snapshot(...[request, signal]: Parameters<FeedStore["snapshot"]>): Promise<SnapshotReader> {
     await this.#idle(this.#one([0, 0, 15, 40]));
+    if (this.#random.next() < 0.2 && isOfAddition(request)) {
+      const code = this.#one(["DATABASE_UNAVAILABLE", "LIMIT_EXCEEDED"] as const);
+      throw new FeedError(code, "No snapshot now.", "Try again.", { retryAfterMs: 10 });
+    }
     const reader = await this.#memory.snapshot(request, signal);
     await this.#idle(this.#one([0, 0, 15, 40]));
     return this.#opening ? reader : spoilt(reader, this.#options.fault);
@@ -319,4 +329,10 @@ function inFront(reader: SnapshotReader, members: Partial<SnapshotReader>): Snap
       return typeof value === "function" ? value.bind(target) : value;
     },
   });
+}
+
+/** The first copy of rows that a change adds: what is not there for it may be there later. */
+function isOfAddition({ selection = "", after }: SnapshotRequest): boolean {
+  const texts: readonly string[] = selection === "" ? [] : JSON.parse(selection);
+  return after === undefined && texts.some((text) => text === "" || text.startsWith('["'));
 }

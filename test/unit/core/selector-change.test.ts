@@ -1,5 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { PolicyKind } from "../../../src/core/policy.ts";
 import { type Fault, simulateSelectorChanges } from "./selector-change-simulation.ts";
 
 const STEPS = 120;
@@ -21,6 +22,26 @@ describe("a change of selectors", () => {
     expect(changes).toBeGreaterThan(RUNS);
     expect(restarts).toBeGreaterThan(0);
   }, 120_000);
+
+  test.each<PolicyKind>(["DROP_OLDEST", "DROP_NEWEST", "LATEST", "SAMPLE"])(
+    "G10 goes with %s: what came and what was left out add up, by the old selectors and by the new",
+    async (policy) => {
+      let changes = 0;
+      let gaps = 0;
+      await fc.assert(
+        fc.asyncProperty(fc.integer({ min: 0, max: 2 ** 31 }), async (seed) => {
+          const report = await simulateSelectorChanges({ seed, steps: STEPS, policy });
+          changes += report.changes;
+          gaps += report.gaps;
+          expect(report.objections, `seed ${seed}`).toEqual([]);
+        }),
+        { numRuns: RUNS, endOnFailure: true },
+      );
+      expect(changes).toBeGreaterThan(RUNS);
+      expect(gaps).toBeGreaterThan(0);
+    },
+    120_000,
+  );
 
   test.each<Fault>(["row_lost", "version_too_low", "frame_lost"])(
     "is not taken to be right with a %s",
