@@ -21,7 +21,11 @@ export type StreamAction =
   /** The last frame was emitted. */
   | { readonly kind: "end" };
 
+/** Of those that say nothing more than what they are. */
 export const SNAPSHOT: StreamAction = { kind: "snapshot" };
+/** As `SNAPSHOT`. */
 export const OPEN_CHANGE: StreamAction = { kind: "open_change" };
+/** As `SNAPSHOT`. */
 export const MORE: StreamAction = { kind: "more" };
+/** As `SNAPSHOT`. */
 export const END: StreamAction = { kind: "end" };
