@@ -1,7 +1,13 @@
 import type { ObservableResult } from "@opentelemetry/api";
-import { PrometheusExporter, PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
+import { PrometheusSerializer } from "@opentelemetry/exporter-prometheus";
 import { resourceFromAttributes } from "@opentelemetry/resources";
-import { AggregationType, MeterProvider } from "@opentelemetry/sdk-metrics";
+import {
+  AggregationTemporality,
+  AggregationType,
+  InstrumentType,
+  MeterProvider,
+  MetricReader,
+} from "@opentelemetry/sdk-metrics";
 import type { FeedErrorCode } from "../core/errors.ts";
 import type { Feed, FeedObserver, FeedStatus } from "../core/feed.ts";
 import type { FeedStats } from "../core/feed-stats.ts";
@@ -42,7 +48,7 @@ type Meter = ReturnType<MeterProvider["getMeter"]>;
 
 /** OpenTelemetry's instruments over a feed, and the page that Prometheus scrapes. `docs/metrics.md` explains each. */
 export function createMetrics(options: MetricsOptions): Metrics {
-  const reader = new PrometheusExporter({ preventServerStart: true });
+  const reader = new ScrapeReader();
   const provider = new MeterProvider({
     resource: resourceFromAttributes({ "service.name": "millrace", "service.version": options.serverVersion }),
     readers: [reader],
@@ -74,6 +80,23 @@ export function createMetrics(options: MetricsOptions): Metrics {
     },
     stop: () => provider.shutdown(),
   };
+}
+
+/**
+ * Collects when somebody scrapes. Cumulative but for gauges: of those a cumulative reader goes on telling what was observed
+ * once and is not any more, such as a problem that is solved.
+ */
+class ScrapeReader extends MetricReader {
+  constructor() {
+    super({
+      aggregationTemporalitySelector: (type) =>
+        type === InstrumentType.OBSERVABLE_GAUGE ? AggregationTemporality.DELTA : AggregationTemporality.CUMULATIVE,
+    });
+  }
+
+  protected async onForceFlush(): Promise<void> {}
+
+  protected async onShutdown(): Promise<void> {}
 }
 
 function createObserver(meter: Meter): FeedObserver {

@@ -77,6 +77,9 @@ describe("the metrics page", () => {
         const after = await scrape(server.url);
         expect(after.get(`millrace_streams{state="live"}`)).toBe(0);
         expect(after.get(`millrace_streams_ended_total{end="CANCELLED"}`)).toBe(1);
+        // What nobody has any more is not told of any more.
+        expect(after.has(`millrace_streams_policy{policy="LATEST"}`)).toBe(false);
+        expect(after.has(`millrace_stream_lag_versions{quantile="1"}`)).toBe(false);
       });
     } finally {
       await server.stop();
