@@ -110,7 +110,7 @@ export const configSchema = z
     compress: flag.default(false).describe("Compress messages for clients that take gzip: for slow links only"),
     delivery: z
       .enum(["mux", "hand-off", "stock"], { error: "must be mux, hand-off or stock" })
-      .default("hand-off")
+      .default("mux")
       .describe(
         "How frames reach clients: written beside the HTTP/2 session, by Node's responses, or through all of Connect. Clients see no difference but speed",
       ),
