@@ -7,8 +7,8 @@ import { settings, windowUpdate } from "../../support/h2/frames.ts";
 import { type Program, ProgramClient, program } from "./frame-program.ts";
 
 /** More: `MUX_FUZZ_RUNS=100000 npx vitest run test/integration/mux/fuzz.test.ts`. */
-const runs = Number(process.env["MUX_FUZZ_RUNS"] ?? 400);
-const seed = Number(process.env["MUX_FUZZ_SEED"] ?? 20_260_419);
+const runs = Number(process.env.MUX_FUZZ_RUNS ?? 400);
+const seed = Number(process.env.MUX_FUZZ_SEED ?? 20_260_419);
 
 const piece = (size: number, index: number) => Buffer.alloc(size, 97 + (index % 26));
 
@@ -136,7 +136,7 @@ describe("any frames of a client", () => {
         expect(withMux.violations).toEqual([]);
         expect(withMux).toEqual(without);
       }),
-      { numRuns: runs, seed, endOnFailure: process.env["MUX_FUZZ_RUNS"] !== undefined },
+      { numRuns: runs, seed, endOnFailure: process.env.MUX_FUZZ_RUNS !== undefined },
     );
   }, 600_000);
 });

@@ -5,8 +5,8 @@ import { connectFrames, type FrameClient } from "../../support/h2/frame-client.t
 import { request, rstStream, settings, windowUpdate } from "../../support/h2/frames.ts";
 
 /** More: `MUX_FUZZ_RUNS=10000 npx vitest run test/integration/mux/tight-windows.test.ts`. */
-const runs = Number(process.env["MUX_FUZZ_RUNS"] ?? 150);
-const seed = Number(process.env["MUX_FUZZ_SEED"] ?? 20_260_419);
+const runs = Number(process.env.MUX_FUZZ_RUNS ?? 150);
+const seed = Number(process.env.MUX_FUZZ_SEED ?? 20_260_419);
 
 type Act =
   | { readonly do: "open"; readonly how: "handed" | "unary"; readonly sizes: readonly number[] }
