@@ -39,6 +39,21 @@ describe("millrace start, on an embedded Postgres in a path with spaces", () => 
     expect(stderr).toContain("go on with --from ");
   });
 
+  it("tail filters and cuts rows, and says where a filter cannot be read", async () => {
+    const asked = ["tail", "orders.*", "--from", "oldest", "--limit", "5"];
+    const { stdout } = await here(...asked, "--filter", "row.total > 100", "--fields", "id,total");
+    const rows = stdout.trimEnd().split("\n").map(parsed);
+    expect(rows).toHaveLength(5);
+    for (const { after, transition } of rows) {
+      if (transition === "LEFT") continue;
+      expect(Object.keys(Object(after))).toEqual(["id", "total"]);
+      expect(Number(Object(after).total)).toBeGreaterThan(100);
+    }
+    const { code, stderr } = await here(...asked, "--filter", "row.total >");
+    expect(code).not.toBe(0);
+    expect(stderr).toContain("column ");
+  });
+
   it("tells whoever finds the port taken, and leaves nothing running", async () => {
     const port = new URL(url).port;
     const { code, stderr } = await millrace(["start", "--port", port, "--data-dir", "other"], { directory });

@@ -21,13 +21,15 @@ import { prettyEvent } from "../tail/event-pretty.ts";
 import { follow } from "../tail/follow.ts";
 import { parseStartPosition } from "../tail/start-position.ts";
 import { interruptedCode, OutputClosed, type Terminal } from "../terminal.ts";
-import { collect, wholeNumber } from "./option-values.ts";
+import { collect, commaList, wholeNumber } from "./option-values.ts";
 
 interface TailOptions extends DeliveryOptions {
   readonly url?: string;
   readonly from: string;
   readonly key?: readonly string[];
   readonly operation?: readonly string[];
+  readonly filter?: string;
+  readonly fields?: readonly string[];
   readonly ndjson?: boolean;
   readonly pretty?: boolean;
   readonly limit?: number;
@@ -46,6 +48,8 @@ export function addTail(program: Command, terminal: Terminal): void {
     .option("--from <position>", "oldest, now, snapshot, a cursor, version:N (after it), or time:ISO-8601", "now")
     .option("--key <key>", "only this key; may be repeated", collect)
     .option("--operation <name>", `only these: ${operations.join(", ")}; may be repeated`, collect)
+    .option("--filter <cel>", "only what this CEL predicate is true of (docs/filters.md)")
+    .option("--fields <columns>", "only these columns, separated by commas", commaList)
     .addOption(new Option("--ndjson", "one JSON object a line (default for pipes)").conflicts("pretty"))
     .addOption(new Option("--json", "the same as --ndjson").implies({ ndjson: true }).conflicts("pretty"))
     .option("--pretty", "for people (default for terminals)")
@@ -66,6 +70,7 @@ Examples:
   $ millrace tail --from oldest
   $ millrace tail 'orders.*' --operation DELETE --pretty
   $ millrace tail orders.eu --from snapshot --ndjson | jq .after
+  $ millrace tail 'orders.*' --filter 'row.total > 100' --fields id,status,total
   $ millrace tail --from version:41 --limit 10`,
     )
     .action((patterns: readonly string[], options: TailOptions) => tail(patterns, options, terminal));
@@ -83,6 +88,8 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
           topics: patterns.map(checkedPattern),
           keys: [...(options.key ?? [])],
           operations: (options.operation ?? []).map(operation),
+          filter: options.filter ?? "",
+          fields: [...(options.fields ?? [])],
         }),
       ],
       payloadForm: options.payload ? PayloadForm.JSON : PayloadForm.NONE,

@@ -1,5 +1,5 @@
 import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
-import { type Event, Operation, type Payload, PayloadOmitted } from "../../../gen/millrace/v1/event_pb.js";
+import { type Event, Operation, type Payload, PayloadOmitted, Transition } from "../../../gen/millrace/v1/event_pb.js";
 import { GapReason, StreamState, type SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
 
 /**
@@ -12,6 +12,7 @@ export function eventLine(event: Event, cursor: string | undefined): string {
     field("topic", JSON.stringify(event.topic)),
     ...optional("key", event.key === undefined ? undefined : JSON.stringify(event.key)),
     field("operation", JSON.stringify(operationName(event.operation))),
+    ...optional("transition", transitionName(event)),
     ...optional("before", payloadText(event.before)),
     ...optional("after", payloadText(event.after)),
     ...optional("transaction", event.transaction === "" ? undefined : JSON.stringify(event.transaction)),
@@ -60,6 +61,11 @@ export function payloadText(payload: Payload | undefined): string | undefined {
 /** `INSERT`, `UPDATE`, … */
 export function operationName(operation: Operation): string {
   return Operation[operation];
+}
+
+/** `ENTERED` or `LEFT`, quoted; `undefined` for what moves across no border. */
+function transitionName({ transition }: Event): string | undefined {
+  return transition === Transition.UNSPECIFIED ? undefined : JSON.stringify(Transition[transition]);
 }
 
 function line(frame: string, fields: Readonly<Record<string, unknown>>): string {

@@ -1,6 +1,6 @@
 import { stripVTControlCharacters, styleText } from "node:util";
 import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
-import { type Event, Operation, PayloadOmitted } from "../../../gen/millrace/v1/event_pb.js";
+import { type Event, Operation, PayloadOmitted, Transition } from "../../../gen/millrace/v1/event_pb.js";
 import { operationName, payloadText } from "./event-line.ts";
 
 /** How events look to people. */
@@ -38,6 +38,7 @@ export function prettyEvent(event: Event, options: PrettyOptions): string {
 function payloadOf(event: Event): string {
   if (event.payloadOmitted !== PayloadOmitted.UNSPECIFIED)
     return `(payload omitted: ${PayloadOmitted[event.payloadOmitted]})`;
+  if (event.transition === Transition.LEFT) return "(left what the filter selects)";
   return payloadText(event.after) ?? payloadText(event.before) ?? "";
 }
 
