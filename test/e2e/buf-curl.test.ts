@@ -102,6 +102,7 @@ describe("buf curl --list-methods", () => {
       "millrace.v1.FeedService/GetStatus",
       "millrace.v1.FeedService/Publish",
       "millrace.v1.FeedService/Subscribe",
+      "millrace.v1.FeedService/UpdateStream",
     ]);
   });
 });
