@@ -44,14 +44,24 @@ export class Database {
   #backSinceMs = 0;
   #oldest = 1;
   #failing: number;
+  #latencyMs: number;
+  #pageEvents: number;
   readonly #options: DatabaseOptions;
   readonly #hanging = new Set<() => void>();
 
   constructor(options: DatabaseOptions) {
     this.#options = options;
     this.#failing = options.failing;
+    this.#latencyMs = options.latencyMs;
+    this.#pageEvents = options.pageEvents;
     const epoch = "00000000-0000-4000-8000-000000000001";
-    this.#memory = createMemoryStore({ sources: SOURCES, pageEvents: 256, epoch, clock: options.time, snapshotRows: 7 });
+    this.#memory = createMemoryStore({
+      sources: SOURCES,
+      pageEvents: 256,
+      epoch,
+      clock: options.time,
+      snapshotRows: 7,
+    });
     this.truth = new Truth(epoch);
   }
 
@@ -94,9 +104,11 @@ export class Database {
     }
   }
 
-  /** From now on reads of history succeed. */
+  /** From now on it answers fast, and everything. */
   heal(): void {
     this.#failing = 0;
+    this.#latencyMs = 0.1;
+    this.#pageEvents = 1_000;
     this.comeBack();
   }
 
@@ -132,8 +144,8 @@ export class Database {
   /** What one replica sees of it. `shown` is told of what its tail gets. */
   storeFor(shown: (head: number) => void): FeedStore {
     const memory = this.#memory;
-    const { random, pageEvents } = this.#options;
-    const cut = (page: Page | undefined) => cutPage(page, 1 + random.below(pageEvents));
+    const { random } = this.#options;
+    const cut = (page: Page | undefined) => cutPage(page, 1 + random.below(this.#pageEvents));
     const reached = async <T>(signal: AbortSignal, ask: () => Promise<T>): Promise<T> => {
       await this.#answer(signal);
       const answer = await ask();
@@ -168,8 +180,8 @@ export class Database {
   }
 
   async #answer(signal: AbortSignal): Promise<void> {
-    const { time, random, latencyMs } = this.#options;
-    await time.pause(latencyMs * random.next(), signal);
+    const { time, random } = this.#options;
+    await time.pause(this.#latencyMs * random.next(), signal);
     while (this.#mode === "hanging") {
       await new Promise<void>((resolve, reject) => {
         const wake = () => {

@@ -1,7 +1,7 @@
 import type { Client } from "./client.ts";
 import { FAST } from "./outlet.ts";
-import { chooseAppetite, pick } from "./world-options.ts";
 import type { World } from "./world.ts";
+import { chooseAppetite, pick } from "./world-options.ts";
 
 /** One kind of thing that may happen, and how often beside the others. */
 interface Happening {

@@ -32,7 +32,11 @@ export class SeededOutlet implements Outlet {
   #ended = false;
   #cancelTaking: (() => void) | undefined;
 
-  constructor(time: VirtualTime, consumer: Consumer, options: { readonly inline: boolean; readonly appetite: Appetite }) {
+  constructor(
+    time: VirtualTime,
+    consumer: Consumer,
+    options: { readonly inline: boolean; readonly appetite: Appetite },
+  ) {
     this.#time = time;
     this.#consumer = consumer;
     this.#appetite = options.appetite;

@@ -1,7 +1,7 @@
 import type { FeedError } from "../../src/core/errors.ts";
 import type { EpochFeed } from "../../src/core/feed.ts";
-import type { FeedLimits } from "../../src/core/feed-limits.ts";
-import { createFeed } from "../../src/core/feed-service.ts";
+import type { FeedLimits } from "../../src/core/feed/feed-limits.ts";
+import { createFeed } from "../../src/core/feed/feed-service.ts";
 import type { Truth } from "../support/checker/truth.ts";
 import { type Database, SeededWakeUp, type ShownHead } from "./database.ts";
 import type { VirtualTime } from "./virtual-time.ts";
@@ -24,6 +24,8 @@ export class Replica {
   readonly options: ReplicaOptions;
   readonly #time: VirtualTime;
   #upSinceMs = 0;
+  #stale = false;
+  #changedMs = 0;
   #heads: ShownHead[] = [];
   #state: "starting" | "up" | "draining" | "down" = "starting";
 
@@ -40,7 +42,14 @@ export class Replica {
     this.wakeUp = new SeededWakeUp(time);
     const store = database.storeFor((head) => this.#shown(head));
     const { wakeUp } = this;
-    this.feed = createFeed({ store, wakeUp, clock: time, timers: time, ...options, onOver: (reason) => onOver(this, reason) });
+    this.feed = createFeed({
+      store,
+      wakeUp,
+      clock: time,
+      timers: time,
+      ...options,
+      onOver: (reason) => onOver(this, reason),
+    });
   }
 
   get state(): "starting" | "up" | "draining" | "down" {
@@ -59,6 +68,23 @@ export class Replica {
   /** Virtual milliseconds since it took calls. */
   get upForMs(): number {
     return this.#time.nowMs - this.#upSinceMs;
+  }
+
+  /** Virtual milliseconds for which it has been seen to call itself stale, or not to; 0 for the other one. */
+  get staleForMs(): number {
+    return this.#stale ? this.#time.nowMs - this.#changedMs : 0;
+  }
+
+  get soundForMs(): number {
+    return this.#stale ? 0 : this.#time.nowMs - this.#changedMs;
+  }
+
+  /** Somebody has looked whether it calls itself stale. */
+  looked(stale: boolean): void {
+    if (stale !== this.#stale) {
+      this.#stale = stale;
+      this.#changedMs = this.#time.nowMs;
+    }
   }
 
   /** Why the feed can never go on, once it knows. */

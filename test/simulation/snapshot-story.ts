@@ -50,7 +50,13 @@ export class SnapshotStory {
   }
 }
 
-const ROW = { operation: "SNAPSHOT", before: undefined, transaction: "", occurredAtMicros: 0, headers: undefined } as const;
+const ROW = {
+  operation: "SNAPSHOT",
+  before: undefined,
+  transaction: "",
+  occurredAtMicros: 0,
+  headers: undefined,
+} as const;
 
 function applyTo(rows: Rows, { topic, key, operation, after, transition }: SeenEvent): void {
   if (operation === "MESSAGE") {

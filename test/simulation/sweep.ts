@@ -6,6 +6,8 @@ import type { World } from "./world.ts";
 const LIVE_MS = 300;
 /** Whoever reads history has something of it so soon, once the database is well: it waits for others' pages, and backs off. */
 const BEHIND_MS = 30_000;
+/** Of policies that look through thousands of versions, page by page, before they say anything of them. */
+const LOOKING_MS = 300_000;
 /** A database that is well answers within this, also after the longest pause between two tries. */
 const SOUND_MS = 4_000;
 /** What a checkpoint that is due may take. */
@@ -31,6 +33,7 @@ function lookAtReplica(world: World, replica: Replica): void {
   }
   const { state, logBytes } = replica.feed.status();
   const { staleAfterMs, limits } = replica.options;
+  replica.looked(state === "STALE");
   const { lateMs, lookMs } = world.options.time;
   // A tail that sleeps does not ask, and one that is late notices late.
   const noticed = staleAfterMs * 1.25 + replica.wakeUp.idleMs + world.options.latencyMs + 4 * lateMs + 1_000 * lookMs;
@@ -44,7 +47,11 @@ function lookAtReplica(world: World, replica: Replica): void {
   const { maxLanesBytes = 0, historyCacheBytes = 0, logMaxBytes = 0 } = limits;
   // The newest segment of the log, and what one lane is using, stay.
   const newest = 400 * 400;
-  if (laneBytes > maxLanesBytes + newest || history.cachedBytes > historyCacheBytes || logBytes > logMaxBytes + newest) {
+  if (
+    laneBytes > maxLanesBytes + newest ||
+    history.cachedBytes > historyCacheBytes ||
+    logBytes > logMaxBytes + newest
+  ) {
     tally.object("G9", "replica", `holds ${laneBytes} of lanes, ${history.cachedBytes} of pages, ${logBytes} of log`);
   }
   tally.mix([time.nowMs, logBytes, laneBytes, history.reads]);
@@ -57,7 +64,7 @@ function lookAtClient(world: World, client: Client, replica: Replica): void {
     return;
   }
   const { logOldest, state } = replica.feed.status();
-  const { maxBatchDelayMs = 0, maxEventsPerSecond, checkpointIntervalMs } = options.request;
+  const { maxBatchDelayMs = 0, maxEventsPerSecond, checkpointIntervalMs, policy } = options.request;
   const { time } = world.options;
   const slackMs = 4 * time.lateMs + 4_000 * time.lookMs + maxBatchDelayMs;
   const paceMs = maxEventsPerSecond === undefined ? 0 : 2_000;
@@ -65,9 +72,14 @@ function lookAtClient(world: World, client: Client, replica: Replica): void {
   const live = hungryForMs > liveMs ? client.owed(replica.headBefore(liveMs)) : undefined;
   const inLog = (version: number) => standing.reached + 1 >= logOldest && version >= logOldest;
   if (live !== undefined && inLog(live)) {
-    tally.object("G9", options.name, `sleeps at v${standing.reached} for ${hungryForMs} ms, and v${live} is in the log`);
+    tally.object(
+      "G9",
+      options.name,
+      `sleeps at v${standing.reached} for ${hungryForMs} ms, and v${live} is in the log`,
+    );
   }
-  const behindMs = BEHIND_MS + slackMs + paceMs;
+  const thins = policy?.kind === "LATEST" || policy?.kind === "SAMPLE";
+  const behindMs = (thins ? LOOKING_MS : BEHIND_MS) + slackMs + paceMs;
   if (hungryForMs > behindMs && database.soundForMs > behindMs) {
     const owed = client.owed(replica.headBefore(behindMs));
     if (owed !== undefined) {
@@ -75,8 +87,15 @@ function lookAtClient(world: World, client: Client, replica: Replica): void {
     }
   }
   const tick = replica.truth.tickOf(standing.last);
-  const ended = tick === undefined || tick.lastVersion <= replica.headBefore(SPEAKING_MS);
-  const clean = standing.piece === undefined && ended && client.owed(tick?.lastVersion ?? 0) === undefined;
+  // Amid a tick it cannot speak; the rest of one that has left the log takes as long as reading does.
+  const ended = tick === undefined || (tick.lastVersion <= replica.headBefore(SPEAKING_MS) && inLog(standing.last + 1));
+  const whole = replica.truth.isBoundary(standing.last) || ended;
+  const clean = standing.piece === undefined && whole && client.owed(tick?.lastVersion ?? 0) === undefined;
+  const told = standing.state ?? "LIVE";
+  const wrongMs = replica.staleForMs > 0 ? replica.staleForMs : replica.soundForMs;
+  if (clean && hungryForMs > liveMs && wrongMs > liveMs && (told === "STALE") !== replica.staleForMs > 0) {
+    tally.object("G10", options.name, `was told ${told}, and the feed is ${state} for ${wrongMs} ms`);
+  }
   const silentMs = checkpointIntervalMs * 1.1 + SPEAKING_MS + slackMs;
   if (clean && hungryForMs > silentMs) {
     tally.object("G10", options.name, `says nothing for ${hungryForMs} ms at v${standing.reached}, ${state}`);

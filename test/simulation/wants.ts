@@ -1,5 +1,5 @@
 import type { Event } from "../../src/core/event.ts";
-import type { Selector } from "../../src/core/selector.ts";
+import type { Selector } from "../../src/core/selector/selector.ts";
 import type { SeenEvent } from "../support/checker/seen.ts";
 import { rowsThat, type Selection } from "../support/checker/selection.ts";
 
@@ -30,7 +30,7 @@ export const WANTS: readonly Want[] = [
     name: "parcels",
     everything: false,
     selectors: [{ ...ANY, topics: ["parcels.*"] }],
-    // A TRUNCATE of the source is on its template, which the pattern covers as any topic of it.
+    // A TRUNCATE of the source is on its template, which the pattern covers like each of its topics.
     see: whole((event) => onParcels(event) || event.topic === "parcels.{region}"),
   },
   {

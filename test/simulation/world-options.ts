@@ -1,13 +1,13 @@
 import type { Subscription } from "../../src/core/feed.ts";
-import type { FeedLimits } from "../../src/core/feed-limits.ts";
-import type { Policy, PolicyKind } from "../../src/core/policy.ts";
+import type { FeedLimits } from "../../src/core/feed/feed-limits.ts";
+import type { Policy, PolicyKind } from "../../src/core/policy/policy.ts";
 import type { Terms } from "../support/checker/story.ts";
 import type { Random } from "../support/workload/random.ts";
 import type { Appetite } from "./outlet.ts";
 import { FAST } from "./outlet.ts";
 import type { ReplicaOptions } from "./replica.ts";
-import { measure, sizeOf, WANTS, type Want } from "./wants.ts";
 import type { TimeOptions } from "./virtual-time.ts";
+import { measure, sizeOf, WANTS, type Want } from "./wants.ts";
 
 /** What a world is like: chosen by its seed, before anything happens in it. */
 export interface WorldOptions {

@@ -13,7 +13,7 @@ import { Writers } from "./writers.ts";
 
 const REPLICAS = 2;
 /** Everybody has come to the end by then, in virtual milliseconds. */
-const END_MS = 900_000;
+const END_MS = 300_000;
 const SWEEP_MS = 100;
 
 /** A database, two replicas, and clients: everything that one seed makes happen. */
@@ -92,7 +92,8 @@ export class World {
   }
 
   addClient(): void {
-    const random = this.random.fork((this.#clientNumber += 1) + 100);
+    this.#clientNumber += 1;
+    const random = this.random.fork(this.#clientNumber + 100);
     const name = `client ${this.#clientNumber}`;
     const client = new Client({
       ...chooseWish(random),

@@ -89,7 +89,13 @@ export class Writers {
     } else if (kind < 0.994) {
       const payload = `{"n":${n}}`;
       const named = random.chance(0.5) ? key : undefined;
-      transaction.emit({ topic: pick(random, ["notes", "news"]), key: named, operation: "MESSAGE", payload, headers: {} });
+      transaction.emit({
+        topic: pick(random, ["notes", "news"]),
+        key: named,
+        operation: "MESSAGE",
+        payload,
+        headers: {},
+      });
     } else {
       await transaction.truncate(pick(random, ["orders", "parcels.{region}"]));
     }

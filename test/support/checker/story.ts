@@ -109,7 +109,8 @@ export class StoryJudge {
     if (version < standing.last) {
       this.#say("G8", `it goes on after v${version}, although v${standing.last} has come`);
     }
-    const advanced = this.#advance(standing, version, "a start");
+    // What an earlier call said of the feed, this one has yet to say.
+    const advanced = { ...this.#advance(standing, version, "a start"), state: undefined };
     const clean = this.#truth.isBoundary(version) && advanced.piece === undefined;
     return clean ? this.#count(advanced, version) : advanced;
   }
@@ -127,7 +128,10 @@ export class StoryJudge {
       }
       const due = this.#due(reached, standing.piece);
       if (!isSame(event, due)) {
-        this.#say("G8", `${describeEvent(event)} came where ${due === undefined ? "nothing" : describeEvent(due)} is due`);
+        this.#say(
+          "G8",
+          `${describeEvent(event)} came where ${due === undefined ? "nothing" : describeEvent(due)} is due`,
+        );
       }
       last = event.version;
       reached = Math.max(reached, event.version);

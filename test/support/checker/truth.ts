@@ -1,5 +1,5 @@
-import { Matching, type Selection } from "./selection.ts";
 import type { SeenEvent } from "./seen.ts";
+import { Matching, type Selection } from "./selection.ts";
 
 /** One settled batch as the database tells of it. */
 export interface TrueTick {
