@@ -2,8 +2,8 @@
 // each event who wants it. Beside it the interpreter that the filters are written for, on rows that it finds ready.
 import { celEnv, parse, plan } from "@bufbuild/cel";
 import type { Event } from "../src/core/event.ts";
-import { ColumnIndex } from "../src/core/filter/column-index.ts";
-import { compileSelectors, type Matcher } from "../src/core/selector.ts";
+import { ColumnIndex } from "../src/core/selector/filter/column-index.ts";
+import { compileSelectors, type Matcher } from "../src/core/selector/selector.ts";
 import { benchOptions, type Measurement, percentile, report } from "./report.ts";
 
 const FILTERS = 1_000;

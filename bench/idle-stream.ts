@@ -6,7 +6,7 @@ import { buildSink, holdStreams } from "./load/sink.ts";
 import { benchOptions, report } from "./report.ts";
 
 benchOptions(1);
-const rounds = 3;
+const rounds = 2;
 const connections = 10;
 const streams = 1_000;
 interface Held {

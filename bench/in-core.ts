@@ -2,15 +2,15 @@
 // wire and without a store. What a stream that has nothing to do costs in memory. Run with --expose-gc for the latter.
 import { systemClock, systemTimers } from "../src/core/clock.ts";
 import type { Event } from "../src/core/event.ts";
+import { DEFAULT_LIMITS } from "../src/core/feed/feed-limits.ts";
+import { StreamHost } from "../src/core/feed/stream-host.ts";
 import type { OpenStream, Subscription } from "../src/core/feed.ts";
-import { DEFAULT_LIMITS } from "../src/core/feed-limits.ts";
-import { Log } from "../src/core/log.ts";
+import { Log } from "../src/core/log/log.ts";
 import type { Outlet } from "../src/core/outlet.ts";
 import { eventBytes, type Page } from "../src/core/page.ts";
-import { compileSelectors, type Selector } from "../src/core/selector.ts";
-import { systemRandomBytes } from "../src/core/stream-directory.ts";
-import { StreamHost } from "../src/core/stream-host.ts";
-import { lifeOf } from "../src/core/stream-life.ts";
+import { compileSelectors, type Selector } from "../src/core/selector/selector.ts";
+import { systemRandomBytes } from "../src/core/stream/stream-directory.ts";
+import { lifeOf } from "../src/core/stream/stream-life.ts";
 import { benchOptions, type Measurement, percentile, report } from "./report.ts";
 
 const { seconds } = benchOptions(2);

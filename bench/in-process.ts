@@ -1,7 +1,7 @@
 // The feed without a wire: from the append of a page to the callback of a consumer in the same process, one event at a time
 // and in pages as a busy tail brings them, beside Node's EventEmitter, which keeps nothing and promises nothing.
 import { EventEmitter } from "node:events";
-import { createFeed } from "../src/core/feed-service.ts";
+import { createFeed } from "../src/core/feed/feed-service.ts";
 import type { EventsFrame } from "../src/core/frame.ts";
 import type { Page } from "../src/core/page.ts";
 import type { FeedStore, WakeUp } from "../src/core/ports.ts";

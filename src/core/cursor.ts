@@ -1,6 +1,6 @@
 import { FeedError } from "./errors.ts";
 import type { Version } from "./event.ts";
-import { isPiece, type Thinned } from "./policy.ts";
+import { isPiece, type Thinned } from "./policy/policy.ts";
 import type { SnapshotPlace } from "./ports.ts";
 
 /**

@@ -1,12 +1,12 @@
 import type { FeedError, FeedErrorCode } from "./errors.ts";
 import type { Version } from "./event.ts";
-import type { FeedStats } from "./feed-stats.ts";
+import type { FeedStats } from "./feed/feed-stats.ts";
 import type { Frame } from "./frame.ts";
-import type { LaneCodec } from "./lane.ts";
+import type { LaneCodec } from "./lane/lane.ts";
 import type { Outlet, StreamControl } from "./outlet.ts";
-import type { Policy } from "./policy.ts";
+import type { Policy } from "./policy/policy.ts";
 import type { Publication, Published, Service } from "./ports.ts";
-import type { Selector } from "./selector.ts";
+import type { Selector } from "./selector/selector.ts";
 
 /** Where a stream begins. */
 export type Start =

@@ -1,6 +1,6 @@
 import type { Cursor } from "./cursor.ts";
 import type { Event, Version } from "./event.ts";
-import type { GapReason } from "./policy.ts";
+import type { GapReason } from "./policy/policy.ts";
 
 /** How a stream stands to the feed. SNAPSHOT before all else while it delivers one. */
 export type StreamState = "CATCHING_UP" | "LIVE" | "STALE" | "SNAPSHOT";

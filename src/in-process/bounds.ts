@@ -1,5 +1,5 @@
 import { FeedError } from "../core/errors.ts";
-import type { PolicyKind } from "../core/policy.ts";
+import type { PolicyKind } from "../core/policy/policy.ts";
 import type { FollowOptions } from "./request.ts";
 
 const KINDS: Readonly<Record<PolicyKind, true>> = {

@@ -1,5 +1,5 @@
+import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
-import type { FeedStats } from "../core/feed-stats.ts";
 import type { Frame } from "../core/frame.ts";
 import type { Publication, Published } from "../core/ports.ts";
 import { type Following, followStream } from "./following.ts";

@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import { createFeed, type FeedOptions } from "../core/feed-service.ts";
+import { createFeed, type FeedOptions } from "../core/feed/feed-service.ts";
 import type { MemoryStore } from "../memory/store.ts";
 import { type ConfigInput, resolveConfig } from "../server/config.ts";
 import { FeedHolder } from "../server/feed-holder.ts";

@@ -2,8 +2,8 @@ import { type Cursor, encodeCursor } from "../core/cursor.ts";
 import type { Version } from "../core/event.ts";
 import type { Start, Subscription } from "../core/feed.ts";
 import { eventBytes } from "../core/page.ts";
-import { BLOCK, type Policy } from "../core/policy.ts";
-import type { Selector } from "../core/selector.ts";
+import { BLOCK, type Policy } from "../core/policy/policy.ts";
+import type { Selector } from "../core/selector/selector.ts";
 import { assertWithinBounds } from "./bounds.ts";
 
 /** Where to begin. A cursor may be as a frame carries it, or its text, from any transport. */

@@ -13,7 +13,7 @@ import type {
   SnapshotRequest,
   WakeUp,
 } from "../core/ports.ts";
-import type { StreamMail } from "../core/stream-mail.ts";
+import type { StreamMail } from "../core/stream/stream-mail.ts";
 import { History } from "./history.ts";
 import { Outage } from "./outage.ts";
 import { Outbox } from "./outbox.ts";

@@ -1,4 +1,4 @@
-import type { StreamMail } from "../core/stream-mail.ts";
+import type { StreamMail } from "../core/stream/stream-mail.ts";
 
 /** Between the feeds of one process. */
 export function createMemoryStreamMail(): StreamMail {

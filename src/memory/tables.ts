@@ -1,5 +1,5 @@
 import type { Event, Image } from "../core/event.ts";
-import { isTopicTemplate, patternMatches } from "../core/topic.ts";
+import { isTopicTemplate, patternMatches } from "../core/selector/topic.ts";
 import type { Transactions } from "./transactions.ts";
 
 /** A row as the last tick left it, or as writers see it. */

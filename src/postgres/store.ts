@@ -13,7 +13,7 @@ import type {
   SnapshotRequest,
   WakeUp,
 } from "../core/ports.ts";
-import type { StreamMail } from "../core/stream-mail.ts";
+import type { StreamMail } from "../core/stream/stream-mail.ts";
 import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
 import { type EntryOptions, enterEpoch, type Followed } from "./epoch/enter-epoch.ts";

@@ -2,7 +2,7 @@ import { toJsonString } from "@bufbuild/protobuf";
 import { EventSchema, type PayloadForm, PayloadForm as PayloadForms } from "../../gen/millrace/v1/event_pb.js";
 import { type SubscribeResponse, SubscribeResponseSchema } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Event } from "../core/event.ts";
-import type { LaneCodec } from "../core/lane.ts";
+import type { LaneCodec } from "../core/lane/lane.ts";
 import { eventBytes } from "../core/page.ts";
 import {
   eventBinarySize,

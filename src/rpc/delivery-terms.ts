@@ -8,7 +8,12 @@ import {
   PolicySchema,
   type Policy as WirePolicy,
 } from "../../gen/millrace/v1/feed_service_pb.js";
-import { DEFAULT_MAX_LAG_EVENTS, DEFAULT_SAMPLE_EVERY, type PolicyKind as Kind, type Policy } from "../core/policy.ts";
+import {
+  DEFAULT_MAX_LAG_EVENTS,
+  DEFAULT_SAMPLE_EVERY,
+  type PolicyKind as Kind,
+  type Policy,
+} from "../core/policy/policy.ts";
 
 /** How a stream delivers, every default filled in. */
 export interface DeliveryTerms {

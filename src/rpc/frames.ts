@@ -17,7 +17,7 @@ import {
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import { type Cursor, encodeCursor } from "../core/cursor.ts";
 import type * as core from "../core/frame.ts";
-import type * as policy from "../core/policy.ts";
+import type * as policy from "../core/policy/policy.ts";
 import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
 import { type DeliveryTerms, deliveryMessage } from "./delivery-terms.ts";
 import { timestampFromMicros } from "./event-message.ts";

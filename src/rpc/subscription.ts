@@ -2,7 +2,7 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { SubscribeRequest } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Selector as WireSelector } from "../../gen/millrace/v1/selector_pb.js";
 import type { Start, Subscription } from "../core/feed.ts";
-import type { Selector } from "../core/selector.ts";
+import type { Selector } from "../core/selector/selector.ts";
 import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
 import { deliveryTerms } from "./delivery-terms.ts";
 import { invalidRequest } from "./errors.ts";

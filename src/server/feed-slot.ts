@@ -1,6 +1,6 @@
 import { FeedError } from "../core/errors.ts";
+import { NO_STATS } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedFailure, FeedStatus } from "../core/feed.ts";
-import { NO_STATS } from "../core/feed-stats.ts";
 
 /** A feed that may not be there yet, or is about to be replaced. */
 export interface FeedSlot extends Feed {

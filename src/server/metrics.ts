@@ -9,8 +9,8 @@ import {
   MetricReader,
 } from "@opentelemetry/sdk-metrics";
 import type { FeedErrorCode } from "../core/errors.ts";
+import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedObserver, FeedStatus } from "../core/feed.ts";
-import type { FeedStats } from "../core/feed-stats.ts";
 import type { Clock } from "../core/ports.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";

@@ -1,9 +1,9 @@
 import type { Logger } from "pino";
 import { systemClock } from "../core/clock.ts";
 import type { FeedError } from "../core/errors.ts";
+import type { FeedLimits } from "../core/feed/feed-limits.ts";
+import { createFeed } from "../core/feed/feed-service.ts";
 import type { FeedObserver } from "../core/feed.ts";
-import type { FeedLimits } from "../core/feed-limits.ts";
-import { createFeed } from "../core/feed-service.ts";
 import { createPool } from "../postgres/database.ts";
 import type { BegunEpoch, Followed } from "../postgres/epoch/enter-epoch.ts";
 import { whatHappened } from "../postgres/epoch/reason.ts";

@@ -1,5 +1,5 @@
 import type { FeedStore, WakeUp } from "../../src/core/ports.ts";
-import type { StreamMail } from "../../src/core/stream-mail.ts";
+import type { StreamMail } from "../../src/core/stream/stream-mail.ts";
 
 /** What an adapter can be made to do; a test that needs more than it declares is not part of its contract. */
 export type Capability =

@@ -1,5 +1,5 @@
+import { createFeed, type FeedOptions } from "../../src/core/feed/feed-service.ts";
 import type { Feed } from "../../src/core/feed.ts";
-import { createFeed, type FeedOptions } from "../../src/core/feed-service.ts";
 import type { World } from "./harness.ts";
 
 export interface RunningFeed extends AsyncDisposable {

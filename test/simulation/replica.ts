@@ -1,7 +1,7 @@
 import type { FeedError } from "../../src/core/errors.ts";
-import type { EpochFeed } from "../../src/core/feed.ts";
 import type { FeedLimits } from "../../src/core/feed/feed-limits.ts";
 import { createFeed } from "../../src/core/feed/feed-service.ts";
+import type { EpochFeed } from "../../src/core/feed.ts";
 import type { Truth } from "../support/checker/truth.ts";
 import { type Database, SeededWakeUp, type ShownHead } from "./database.ts";
 import type { VirtualTime } from "./virtual-time.ts";

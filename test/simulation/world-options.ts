@@ -1,5 +1,5 @@
-import type { Subscription } from "../../src/core/feed.ts";
 import type { FeedLimits } from "../../src/core/feed/feed-limits.ts";
+import type { Subscription } from "../../src/core/feed.ts";
 import type { Policy, PolicyKind } from "../../src/core/policy/policy.ts";
 import type { Terms } from "../support/checker/story.ts";
 import type { Random } from "../support/workload/random.ts";

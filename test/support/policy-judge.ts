@@ -1,7 +1,7 @@
 import type { Event } from "../../src/core/event.ts";
 import type { Frame } from "../../src/core/frame.ts";
 import { type Tick, tickEnd } from "../../src/core/page.ts";
-import type { Policy } from "../../src/core/policy.ts";
+import type { Policy } from "../../src/core/policy/policy.ts";
 
 /** A step of the stream: the frame that came of it, if one did, and what the feed knew as it was made, if that is known. */
 export interface Seen {

@@ -1,5 +1,5 @@
 // The server as `millrace start` runs it, on a store in memory: the database must not be what is measured.
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { createMemoryStore } from "../../../src/memory/store.ts";
 import { resolveConfig } from "../../../src/server/config.ts";
 import type { OpenFeed } from "../../../src/server/feed-holder.ts";

@@ -11,7 +11,7 @@ import {
   type SubscribeResponse,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
-import { parseTopicPattern } from "../../core/topic.ts";
+import { parseTopicPattern } from "../../core/selector/topic.ts";
 import { exitCode } from "../exit-code.ts";
 import { failureFrom, usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";

@@ -1,7 +1,7 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type pg from "pg";
 import { FeedError } from "../../core/errors.ts";
-import type { StreamMail } from "../../core/stream-mail.ts";
+import type { StreamMail } from "../../core/stream/stream-mail.ts";
 import { withLease } from "../lease.ts";
 import { queryError } from "../query-error.ts";
 import { answerMail, collectMail, sendMail, takeMail } from "./statements.ts";

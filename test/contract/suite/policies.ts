@@ -5,7 +5,7 @@ import type { Event } from "../../../src/core/event.ts";
 import type { Feed } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Tick } from "../../../src/core/page.ts";
-import type { Policy, PolicyKind } from "../../../src/core/policy.ts";
+import type { Policy, PolicyKind } from "../../../src/core/policy/policy.ts";
 import { type Asked, objectionsTo } from "../../support/policy-judge.ts";
 import { type ContractHarness, transact, type World } from "../harness.ts";
 import { payloadValue, Reader, resumeAfter } from "../reader.ts";

@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { createPool } from "../../../src/postgres/database.ts";
 import { announceSchemaChanges, createSchemaWatch } from "../../../src/postgres/schema-change/schema-watch.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";

@@ -1,8 +1,8 @@
 import { expect, test } from "vitest";
 import { systemClock, systemTimers } from "../../../src/core/clock.ts";
 import type { Version } from "../../../src/core/event.ts";
-import { createHistoryReaders } from "../../../src/core/history-readers.ts";
-import { warmLog } from "../../../src/core/log-warming.ts";
+import { createHistoryReaders } from "../../../src/core/history/history-readers.ts";
+import { warmLog } from "../../../src/core/log/log-warming.ts";
 import { pageEnd } from "../../../src/core/page.ts";
 import { commit, never, openStage, readAll, type Stage, takeXid, tick } from "../ordering/stage.ts";
 

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import type { FeedError } from "../../../src/core/errors.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import type { Feed, Start } from "../../../src/core/feed.ts";
-import { createFeed } from "../../../src/core/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { subscription } from "../../contract/reader.ts";
 import { never } from "../ordering/stage.ts";

@@ -10,7 +10,7 @@ import { fileURLToPath } from "node:url";
 import { fromBinary } from "@bufbuild/protobuf";
 import { describe, expect, it, vi } from "vitest";
 import { type SubscribeResponse, SubscribeResponseSchema } from "../../../gen/millrace/v1/feed_service_pb.js";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { createMemoryStore } from "../../../src/memory/store.ts";
 import { envelope, openCall, subscribePath } from "./raw-call.ts";
 import { type ServedOptions, serve } from "./served.ts";

@@ -10,9 +10,9 @@ import {
 import { describe, expect, it, vi } from "vitest";
 import { systemClock } from "../../../src/core/clock.ts";
 import { FeedError } from "../../../src/core/errors.ts";
+import type { FeedLimits } from "../../../src/core/feed/feed-limits.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import type { Feed } from "../../../src/core/feed.ts";
-import type { FeedLimits } from "../../../src/core/feed-limits.ts";
-import { createFeed } from "../../../src/core/feed-service.ts";
 import { createMemoryStore } from "../../../src/memory/store.ts";
 import type { StreamEnd } from "../../../src/rpc/hand-off/stream-end.ts";
 import { createRpcHandlers, type RpcHandlerOptions } from "../../../src/rpc/handler.ts";

@@ -9,7 +9,7 @@ import {
   PolicyKind,
   type SubscribeResponse,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
-import { createFeed, type FeedOptions } from "../../../src/core/feed-service.ts";
+import { createFeed, type FeedOptions } from "../../../src/core/feed/feed-service.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { type Served, type ServedOptions, serve, transports } from "./served.ts";
 

@@ -1,7 +1,7 @@
 import { encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
+import { NO_STATS } from "../../../src/core/feed/feed-stats.ts";
 import type { Feed, FeedStatus, OpenStream, StreamUpdate, Subscription } from "../../../src/core/feed.ts";
-import { NO_STATS } from "../../../src/core/feed-stats.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
 import type { Publication } from "../../../src/core/ports.ts";

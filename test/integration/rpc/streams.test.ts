@@ -11,7 +11,7 @@ import {
   FeedState,
   type SubscribeResponse,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { createMemoryStore } from "../../../src/memory/store.ts";
 import { type Served, type ServedOptions, serve, transports } from "./served.ts";
 

@@ -3,7 +3,7 @@ import { describe, expect, it, vi } from "vitest";
 import { ErrorCode, ErrorDetailSchema } from "../../../gen/millrace/v1/error_pb.js";
 import { Operation } from "../../../gen/millrace/v1/event_pb.js";
 import { FeedService, type SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { serve, transports } from "./served.ts";
 

@@ -1,5 +1,5 @@
 import { expect, it } from "vitest";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { objections } from "../../contract/judge.ts";

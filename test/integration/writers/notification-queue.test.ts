@@ -1,6 +1,6 @@
 import pg from "pg";
 import { expect, it } from "vitest";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { createCluster } from "../../support/cluster.ts";

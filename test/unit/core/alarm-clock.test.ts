@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { AlarmClock, type Sleeper } from "../../../src/core/alarm-clock.ts";
+import { AlarmClock, type Sleeper } from "../../../src/core/stream/alarm-clock.ts";
 import { ManualTime } from "./manual-time.ts";
 
 /** Says when it rang. */

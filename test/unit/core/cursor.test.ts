@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { type Cursor, compareCursors, decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
-import { MAX_PIECE } from "../../../src/core/policy.ts";
+import { MAX_PIECE } from "../../../src/core/policy/policy.ts";
 
 const counts = fc.oneof(fc.nat(300), fc.maxSafeNat(), fc.constant(Number.MAX_SAFE_INTEGER));
 const places = fc.record({

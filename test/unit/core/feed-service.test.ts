@@ -1,6 +1,6 @@
 import { getEventListeners } from "node:events";
 import { describe, expect, test } from "vitest";
-import { createFeed } from "../../../src/core/feed-service.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import { createMemoryStore } from "../../../src/memory/store.ts";
 import { ManualTime } from "./manual-time.ts";
 import { emit, follow, inFrontOf, REQUEST, setUp } from "./memory-feed.ts";

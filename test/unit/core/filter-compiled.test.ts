@@ -13,10 +13,10 @@ import {
 } from "@bufbuild/cel";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { FAILED, parseText } from "../../../src/core/filter/cel.ts";
-import { compareCodePoints } from "../../../src/core/filter/code-points.ts";
-import { compileExpr } from "../../../src/core/filter/compile.ts";
-import { Row } from "../../../src/core/filter/row.ts";
+import { FAILED, parseText } from "../../../src/core/selector/filter/cel.ts";
+import { compareCodePoints } from "../../../src/core/selector/filter/code-points.ts";
+import { compileExpr } from "../../../src/core/selector/filter/compile.ts";
+import { Row } from "../../../src/core/selector/filter/row.ts";
 import { expressions, rows } from "./filter-generators.ts";
 
 const { BOOL, STRING } = CelScalar;

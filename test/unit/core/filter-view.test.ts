@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Event, Operation } from "../../../src/core/event.ts";
-import { ColumnIndex } from "../../../src/core/filter/column-index.ts";
-import { RowCache } from "../../../src/core/filter/row-cache.ts";
-import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector.ts";
+import { ColumnIndex } from "../../../src/core/selector/filter/column-index.ts";
+import { RowCache } from "../../../src/core/selector/filter/row-cache.ts";
+import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector/selector.ts";
 
 type Row = Readonly<Record<string, string | number | boolean | null>>;
 

@@ -1,8 +1,8 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import type { FeedError } from "../../../src/core/errors.ts";
-import type { FilterLimits } from "../../../src/core/filter/filter.ts";
-import { compileSelectors, type Selector } from "../../../src/core/selector.ts";
+import type { FilterLimits } from "../../../src/core/selector/filter/filter.ts";
+import { compileSelectors, type Selector } from "../../../src/core/selector/selector.ts";
 
 function selector(options: Partial<Selector>): Selector {
   return { topics: [], keys: [], operations: [], ...options };

@@ -1,5 +1,5 @@
 import type { Version } from "../../../src/core/event.ts";
-import { createHistoryReaders, type HistoryReaders } from "../../../src/core/history-readers.ts";
+import { createHistoryReaders, type HistoryReaders } from "../../../src/core/history/history-readers.ts";
 import { eventBytes, type Page, pageEnd, tickIndexFrom } from "../../../src/core/page.ts";
 import { emptyHistory, settleTick } from "./history-maker.ts";
 import { ManualTime } from "./manual-time.ts";

@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
-import { createHistoryReaders, type HistoryReadersOptions } from "../../../src/core/history-readers.ts";
+import { createHistoryReaders, type HistoryReadersOptions } from "../../../src/core/history/history-readers.ts";
 import { EpochOver } from "../../../src/core/lineage.ts";
 import { pageEnd } from "../../../src/core/page.ts";
 import { SlowTable, seeded } from "./history-readers-simulation.ts";

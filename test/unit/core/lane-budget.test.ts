@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { LaneBudget, type Rememberer } from "../../../src/core/lane-budget.ts";
+import { LaneBudget, type Rememberer } from "../../../src/core/lane/lane-budget.ts";
 
 class Holder implements Rememberer {
   bytes = 0;

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import type { Lane } from "../../../src/core/lane.ts";
-import { Log } from "../../../src/core/log.ts";
+import type { Lane } from "../../../src/core/lane/lane.ts";
+import { Log } from "../../../src/core/log/log.ts";
 import { eventBytes } from "../../../src/core/page.ts";
-import { Progress } from "../../../src/core/scan.ts";
-import { compileSelectors } from "../../../src/core/selector.ts";
+import { compileSelectors } from "../../../src/core/selector/selector.ts";
+import { Progress } from "../../../src/core/stream/scan.ts";
 import { emptyHistory, pageOf, settleTick } from "./history-maker.ts";
 import { ManualTime } from "./manual-time.ts";
 import { lanesOf } from "./test-lanes.ts";

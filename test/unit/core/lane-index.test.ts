@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Event, Operation } from "../../../src/core/event.ts";
-import type { Lane } from "../../../src/core/lane.ts";
-import { LaneIndex } from "../../../src/core/lane-index.ts";
-import { Log } from "../../../src/core/log.ts";
-import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector.ts";
-import { patternMatches } from "../../../src/core/topic.ts";
+import type { Lane } from "../../../src/core/lane/lane.ts";
+import { LaneIndex } from "../../../src/core/lane/lane-index.ts";
+import { Log } from "../../../src/core/log/log.ts";
+import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector/selector.ts";
+import { patternMatches } from "../../../src/core/selector/topic.ts";
 import { lanesOf } from "./test-lanes.ts";
 
 const patterns = ["a", "a.x", "a.*", "a.>", "b", "*.x", "*.x.>", ">", "b.x.y", "*", "a.*.y"];

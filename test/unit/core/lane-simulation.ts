@@ -1,11 +1,11 @@
 import fc from "fast-check";
 import type { Event } from "../../../src/core/event.ts";
-import type { Lane, LaneStep } from "../../../src/core/lane.ts";
-import type { LaneTable } from "../../../src/core/lane-table.ts";
-import { Log } from "../../../src/core/log.ts";
+import type { Lane, LaneStep } from "../../../src/core/lane/lane.ts";
+import type { LaneTable } from "../../../src/core/lane/lane-table.ts";
+import { Log } from "../../../src/core/log/log.ts";
 import { eventBytes, type Page, tickEnd } from "../../../src/core/page.ts";
-import { Progress } from "../../../src/core/scan.ts";
-import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector.ts";
+import { compileSelectors, type Matcher, type Selector } from "../../../src/core/selector/selector.ts";
+import { Progress } from "../../../src/core/stream/scan.ts";
 import { emptyHistory, type MadeEvent, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
 import { ManualTime } from "./manual-time.ts";
 import { lanesOf } from "./test-lanes.ts";

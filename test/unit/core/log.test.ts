@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
-import { Log } from "../../../src/core/log.ts";
+import { Log } from "../../../src/core/log/log.ts";
 import type { Page } from "../../../src/core/page.ts";
 import { tickEnd } from "../../../src/core/page.ts";
 import { emptyHistory, pageOf, settleTick } from "./history-maker.ts";

@@ -1,5 +1,5 @@
+import { createFeed, type FeedOptions } from "../../../src/core/feed/feed-service.ts";
 import type { EpochFeed, Feed } from "../../../src/core/feed.ts";
-import { createFeed, type FeedOptions } from "../../../src/core/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { eventBytes } from "../../../src/core/page.ts";
 import type { FeedStore, WakeUp } from "../../../src/core/ports.ts";

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { PageCache } from "../../../src/core/page-cache.ts";
+import { PageCache } from "../../../src/core/history/page-cache.ts";
 
 test("G9 a sweep that rings a hair too early is not set for the same moment again", () => {
   let nowMs = 1_000;

@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Frame } from "../../../src/core/frame.ts";
-import { Log } from "../../../src/core/log.ts";
+import { Log } from "../../../src/core/log/log.ts";
 import type { Tick } from "../../../src/core/page.ts";
-import type { PolicyKind } from "../../../src/core/policy.ts";
+import type { PolicyKind } from "../../../src/core/policy/policy.ts";
 import { type Fault, scenarios, simulate } from "./policy-simulation.ts";
 
 const KINDS: readonly PolicyKind[] = ["BLOCK", "DROP_OLDEST", "DROP_NEWEST", "LATEST", "SAMPLE"];

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { FeedError } from "../../../src/core/errors.ts";
-import { type ColumnPath, createProjection, parseColumnPath } from "../../../src/core/projection.ts";
-import { compileSelectors } from "../../../src/core/selector.ts";
+import { type ColumnPath, createProjection, parseColumnPath } from "../../../src/core/selector/projection.ts";
+import { compileSelectors } from "../../../src/core/selector/selector.ts";
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 const decode = (bytes: Uint8Array): string => new TextDecoder().decode(bytes);

@@ -1,6 +1,6 @@
 import type { Event } from "../../../src/core/event.ts";
 import type { Frame } from "../../../src/core/frame.ts";
-import type { Selector } from "../../../src/core/selector.ts";
+import type { Selector } from "../../../src/core/selector/selector.ts";
 
 /** One selector, as the model knows it: a row passes when its topic, its key and its `n` do. */
 export interface Want {

@@ -1,11 +1,11 @@
 import { type Cursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import type { EpochFeed, Subscription } from "../../../src/core/feed.ts";
-import { createFeed } from "../../../src/core/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet, StreamControl } from "../../../src/core/outlet.ts";
 import { tickEnd } from "../../../src/core/page.ts";
-import type { PolicyKind } from "../../../src/core/policy.ts";
+import type { PolicyKind } from "../../../src/core/policy/policy.ts";
 import type { FeedStore, SnapshotReader, SnapshotRequest } from "../../../src/core/ports.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { createRandom, type Random } from "../../support/workload/random.ts";

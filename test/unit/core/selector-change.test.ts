@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import type { PolicyKind } from "../../../src/core/policy.ts";
+import type { PolicyKind } from "../../../src/core/policy/policy.ts";
 import { type Fault, simulateSelectorChanges } from "./selector-change-simulation.ts";
 
 const STEPS = 120;

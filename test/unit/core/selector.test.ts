@@ -2,8 +2,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
 import type { Event } from "../../../src/core/event.ts";
-import { compileSelectors, type Selector } from "../../../src/core/selector.ts";
-import { parseTopicPattern, patternMatches } from "../../../src/core/topic.ts";
+import { compileSelectors, type Selector } from "../../../src/core/selector/selector.ts";
+import { parseTopicPattern, patternMatches } from "../../../src/core/selector/topic.ts";
 
 function event(topic: string, options: Partial<Event> = {}): Event {
   return {

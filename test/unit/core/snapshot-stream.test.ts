@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import type { Subscription } from "../../../src/core/feed.ts";
-import { createFeed } from "../../../src/core/feed-service.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { EpochOver } from "../../../src/core/lineage.ts";
 import { eventBytes } from "../../../src/core/page.ts";

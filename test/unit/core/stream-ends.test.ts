@@ -4,7 +4,7 @@ import { FeedError } from "../../../src/core/errors.ts";
 import type { Feed, Start, Subscription } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet, StreamControl } from "../../../src/core/outlet.ts";
-import type { Policy } from "../../../src/core/policy.ts";
+import type { Policy } from "../../../src/core/policy/policy.ts";
 import { emit, REQUEST, setUp } from "./memory-feed.ts";
 
 const DISCONNECT: Policy = { kind: "DISCONNECT", maxLagEvents: 10, sampleEvery: 10 };

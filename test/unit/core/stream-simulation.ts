@@ -1,14 +1,14 @@
 import fc from "fast-check";
 import type { Cursor } from "../../../src/core/cursor.ts";
 import type { Frame } from "../../../src/core/frame.ts";
-import type { Lane } from "../../../src/core/lane.ts";
-import type { LaneTable } from "../../../src/core/lane-table.ts";
-import { Log } from "../../../src/core/log.ts";
+import type { Lane } from "../../../src/core/lane/lane.ts";
+import type { LaneTable } from "../../../src/core/lane/lane-table.ts";
+import { Log } from "../../../src/core/log/log.ts";
 import { eventBytes, type Page, tickEnd } from "../../../src/core/page.ts";
-import type { Position } from "../../../src/core/scan.ts";
-import { compileSelectors } from "../../../src/core/selector.ts";
-import { type FeedView, Stream } from "../../../src/core/stream.ts";
-import { ENDLESS } from "../../../src/core/stream-life.ts";
+import { compileSelectors } from "../../../src/core/selector/selector.ts";
+import type { Position } from "../../../src/core/stream/scan.ts";
+import { type FeedView, Stream } from "../../../src/core/stream/stream.ts";
+import { ENDLESS } from "../../../src/core/stream/stream-life.ts";
 import { emptyHistory, type MadeHistory, pageOf, settleTick } from "./history-maker.ts";
 import { lanesOf } from "./test-lanes.ts";
 

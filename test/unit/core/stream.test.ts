@@ -1,9 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { Version } from "../../../src/core/event.ts";
-import { Log } from "../../../src/core/log.ts";
+import { Log } from "../../../src/core/log/log.ts";
 import type { Page } from "../../../src/core/page.ts";
-import { nextPhase, type StreamPhase } from "../../../src/core/stream-phase.ts";
+import { nextPhase, type StreamPhase } from "../../../src/core/stream/stream-phase.ts";
 import { type Fault, scenarios, simulate } from "./stream-simulation.ts";
 
 /** Whether the judge objects in any of many scenarios. */

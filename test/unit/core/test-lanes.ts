@@ -1,7 +1,7 @@
-import { AlarmClock } from "../../../src/core/alarm-clock.ts";
-import type { LaneView } from "../../../src/core/lane.ts";
-import { type LaneLimits, LaneTable } from "../../../src/core/lane-table.ts";
+import type { LaneView } from "../../../src/core/lane/lane.ts";
+import { type LaneLimits, LaneTable } from "../../../src/core/lane/lane-table.ts";
 import type { Clock, Timers } from "../../../src/core/ports.ts";
+import { AlarmClock } from "../../../src/core/stream/alarm-clock.ts";
 import { ManualTime } from "./manual-time.ts";
 
 /** Small enough that things are forgotten. */

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { RunQueue } from "../../../src/core/run-queue.ts";
+import { RunQueue } from "../../../src/core/stream/run-queue.ts";
 import { ManualTime } from "./manual-time.ts";
 import { emit, REQUEST, setUp } from "./memory-feed.ts";
 

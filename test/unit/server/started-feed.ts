@@ -1,5 +1,5 @@
+import { createFeed } from "../../../src/core/feed/feed-service.ts";
 import type { EpochFeed } from "../../../src/core/feed.ts";
-import { createFeed } from "../../../src/core/feed-service.ts";
 import type { WakeUp } from "../../../src/core/ports.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import { ManualTime } from "../core/manual-time.ts";
