@@ -5,7 +5,11 @@ import { simulate } from "./simulate.ts";
 const FOUND = [
   { name: "G10 the end of a tick that holds nothing more for a stream is told of all the same", seed: 1, steps: 150 },
   { name: "G9 a lane whose waiting events were forgotten meanwhile goes on", seed: 6_000, steps: 20_000 },
-  { name: "G5 a start in the middle of a tick that is forgotten meanwhile is no boundary", seed: 100_008, steps: 2_372 },
+  {
+    name: "G5 a start in the middle of a tick that is forgotten meanwhile is no boundary",
+    seed: 100_008,
+    steps: 2_372,
+  },
   { name: "G10 a checkpoint at every tick, also of history that others have found", seed: 7, steps: 13_504 },
 ] as const;
 
