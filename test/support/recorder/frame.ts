@@ -49,6 +49,7 @@ function seenEvent(message: Decoded): SeenEvent {
     transaction: textOf(message.transaction),
     occurredAtMicros: numberOf(time.seconds) * 1e6 + Math.floor(numberOf(time.nanos) / 1000),
     headers: Object.keys(headers).length === 0 ? undefined : JSON.stringify(headers),
+    transition: textOf(message.transition).replace("TRANSITION_", "") || undefined,
   };
 }
 
