@@ -64,6 +64,7 @@ export class Client {
   #begun: NewStart | undefined;
   /** The newest version that was settled when it began. */
   #headThen = 0;
+  #hurries = false;
   /** It must begin anew: what it holds leads nowhere. */
   #lost = true;
 
@@ -163,13 +164,23 @@ export class Client {
     }
   }
 
+  /** From the next call on it does not limit its rate any more. */
+  hurry(): void {
+    this.#hurries = true;
+    if (this.options.request.maxEventsPerSecond !== undefined) {
+      this.cut();
+    }
+  }
+
   /** Told again that it may go on, although it never stopped. */
   nudge(): void {
     this.#call?.outlet?.control?.resume();
   }
 
   #open(replica: Replica, start: Start): void {
-    const { time, terms, name, request, tally } = this.options;
+    const { time, terms, name, tally } = this.options;
+    const { maxEventsPerSecond: limit, ...rest } = this.options.request;
+    const request = { ...rest, maxEventsPerSecond: this.#hurries ? undefined : limit };
     const call: Call = {
       replica,
       judge: new StoryJudge(replica.truth, terms, name),

@@ -75,6 +75,11 @@ export class VirtualTime implements Clock, Timers {
     });
   }
 
+  /** What happens just now takes so long. */
+  spend(ms: number): void {
+    this.#nowMs += ms;
+  }
+
   /** Resolves after so long; rejects with the signal's reason. */
   pause(ms: number, signal?: AbortSignal): Promise<void> {
     return new Promise((resolve, reject) => {

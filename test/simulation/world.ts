@@ -185,6 +185,7 @@ export class World {
     }
     for (const client of this.clients) {
       client.setAppetite(FAST);
+      client.hurry();
     }
     const endMs = this.time.nowMs + END_MS;
     const reconnect = () => {
