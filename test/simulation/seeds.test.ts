@@ -11,6 +11,7 @@ const FOUND = [
     steps: 2_372,
   },
   { name: "G10 a checkpoint at every tick, also of history that others have found", seed: 7, steps: 13_504 },
+  { name: "G8 history that is lost behind a jump is not lost to the stream", seed: 700_018, steps: 18_023 },
 ] as const;
 
 describe("seeds that showed a fault", () => {

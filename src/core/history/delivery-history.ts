@@ -33,6 +33,8 @@ export class DeliveryHistory {
   #reading: AbortController | undefined;
   #cancelRetry: (() => void) | undefined;
   #failures = 0;
+  /** Where a read has failed for good: once more, and it is the stream's end. */
+  #failedAfter: Version | undefined;
   #stopped = false;
 
   constructor(means: HistoryMeans, consumer: HistoryConsumer) {
@@ -48,7 +50,7 @@ export class DeliveryHistory {
     this.#reading = new AbortController();
     this.#means.history.readAfter(after, this.#consumer, this.#reading.signal).then(
       (page) => this.#came(page),
-      (error: unknown) => this.#failed(error),
+      (error: unknown) => this.#failed(error, after),
     );
   }
 
@@ -68,7 +70,7 @@ export class DeliveryHistory {
     }
   }
 
-  #failed(error: unknown): void {
+  #failed(error: unknown, after: Version): void {
     this.#reading = undefined;
     const code = error instanceof FeedError ? error.code : undefined;
     if (code === "DRAINING") {
@@ -78,6 +80,10 @@ export class DeliveryHistory {
     // An epoch that is over ends the stream by the feed's failure, which knows more about it.
     if (error instanceof EpochOver || code === "DATABASE_UNAVAILABLE") {
       this.#retry();
+    } else if (!this.#stopped && this.#failedAfter !== after) {
+      // Its policy may have led the stream past it meanwhile: then what is lost there is not lost to it.
+      this.#failedAfter = after;
+      this.#consumer.supply(undefined);
     } else if (!this.#stopped) {
       this.#consumer.fail(error);
     }
