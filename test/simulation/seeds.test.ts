@@ -12,6 +12,7 @@ const FOUND = [
   },
   { name: "G10 a checkpoint at every tick, also of history that others have found", seed: 7, steps: 13_504 },
   { name: "G8 history that is lost behind a jump is not lost to the stream", seed: 700_018, steps: 18_023 },
+  { name: "G3 a stream ahead of what its lane holds back is not led back behind it", seed: 700_106, steps: 5_103 },
 ] as const;
 
 describe("seeds that showed a fault", () => {

@@ -290,7 +290,9 @@ export class Lane implements Rememberer {
   #make(progress: Progress, page: Page | undefined): LaneStep | undefined {
     const { scanned } = progress;
     const trail = this.#trail;
-    if (trail !== undefined && trail.from <= scanned && this.#view.log.oldest <= scanned + 1) {
+    // Beyond the horizon the trail has nothing: what a page holds of it is ahead of the log, or waits.
+    const onTrail = scanned < this.horizon && this.#view.log.oldest <= scanned + 1;
+    if (onTrail && trail !== undefined && trail.from <= scanned) {
       const cut = cutTrail(trail, scanned, this.horizon, this.#scan, this.#view.log);
       return this.#step(cut, cut.boundary, cut.events, cut.bytes);
     }
