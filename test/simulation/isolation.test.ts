@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { Subscription } from "../../src/core/feed.ts";
 import { createFeed } from "../../src/core/feed/feed-service.ts";
+import type { Subscription } from "../../src/core/feed.ts";
 import type { Frame } from "../../src/core/frame.ts";
 import { createRandom } from "../support/workload/random.ts";
 import { Database, SeededWakeUp } from "./database.ts";

@@ -37,7 +37,7 @@ function lookAtReplica(world: World, replica: Replica): void {
   const { lateMs, lookMs } = world.options.time;
   // A tail that sleeps does not ask, and one that is late notices late.
   const noticed = staleAfterMs * 1.25 + replica.wakeUp.idleMs + world.options.latencyMs + 4 * lateMs + 1_000 * lookMs;
-  if (database.awayForMs > noticed && state !== "STALE") {
+  if (Math.min(database.awayForMs, replica.upForMs) > noticed && state !== "STALE") {
     tally.object("G10", "replica", `says ${state} although the database is away for ${database.awayForMs} ms`);
   }
   if (database.soundForMs > SOUND_MS + world.options.latencyMs && replica.upForMs > SOUND_MS && state === "STALE") {
