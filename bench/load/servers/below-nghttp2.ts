@@ -6,28 +6,42 @@ import { Duplex } from "node:stream";
 import { childOptions, ready } from "../child.ts";
 import { enveloped, eventsMessage, openedMessage } from "../message.ts";
 
+/** A socket, and the streams on it that take part. */
+interface Connection {
+  readonly socket: Socket;
+  readonly ids: number[];
+}
+
 const { burst, reuse } = childOptions();
-const connections = new Map<Socket, number[]>();
+let latest: Connection | undefined;
+const connections = new Set<Connection>();
 const free: Buffer[] = [];
 const ringBytes = 4 * 1024 * 1024;
+const opened = enveloped(openedMessage());
 let version = 0;
-let latest: number[] = [];
 
 const server = createServer({ settings: { maxConcurrentStreams: 20_000 } });
 server.on("sessionError", () => {});
 server.on("session", (session) => {
-  const ids = latest;
+  if (latest === undefined) return;
+  const { ids, socket } = latest;
   session.on("stream", (stream: ServerHttp2Stream) => {
     stream.on("error", () => {});
     stream.resume();
     stream.respond({ ":status": 200, "content-type": "application/grpc+proto" });
-    stream.write(enveloped(openedMessage()), () => stream.id !== undefined && ids.push(stream.id));
+    // What the sink takes for the stream's beginning comes once the stream takes part, behind its head.
+    stream.write(Buffer.alloc(5), () => {
+      if (stream.id === undefined) return;
+      ids.push(stream.id);
+      socket.write(dataFrame(stream.id, opened));
+    });
   });
 });
 const tcp = createTcpServer({ noDelay: true }, (socket) => {
-  latest = [];
-  connections.set(socket, latest);
-  socket.once("close", () => connections.delete(socket));
+  const connection = { socket, ids: [] };
+  latest = connection;
+  connections.add(connection);
+  socket.once("close", () => connections.delete(connection));
   server.emit("connection", passThrough(socket));
 });
 tcp.listen(0, "127.0.0.1", () => {
@@ -56,7 +70,15 @@ function publish(count: number, stampNs: bigint): void {
   const messages = Array.from({ length: count }, (_, i) => enveloped(eventsMessage(version + 1 + i, 1, stampNs)));
   version += count;
   const body = Buffer.concat(messages);
-  for (const [socket, ids] of connections) writeAll(socket, ids, body);
+  for (const { socket, ids } of connections) writeAll(socket, ids, body);
+}
+
+function dataFrame(id: number, body: Buffer): Buffer {
+  const frame = Buffer.alloc(9 + body.length);
+  frame.writeUIntBE(body.length, 0, 3);
+  frame.writeUInt32BE(id, 5);
+  frame.set(body, 9);
+  return frame;
 }
 
 function writeAll(socket: Socket, ids: readonly number[], body: Buffer): void {
