@@ -4,7 +4,7 @@ import { systemClock, systemTimers } from "../src/core/clock.ts";
 import type { Event } from "../src/core/event.ts";
 import { DEFAULT_LIMITS } from "../src/core/feed/feed-limits.ts";
 import { StreamHost } from "../src/core/feed/stream-host.ts";
-import type { OpenStream, Subscription } from "../src/core/feed.ts";
+import type { OpenStream, StreamRequest } from "../src/core/feed.ts";
 import { Log } from "../src/core/log/log.ts";
 import type { Outlet } from "../src/core/outlet.ts";
 import { eventBytes, type Page } from "../src/core/page.ts";
@@ -61,7 +61,7 @@ class Core {
   }
 
   open(selectors: readonly Selector[] = []): OpenStream {
-    const request: Subscription = {
+    const request: StreamRequest = {
       start: { kind: "now" },
       selectors,
       checkpointIntervalMs: 60_000,

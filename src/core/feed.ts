@@ -18,7 +18,7 @@ export type Start =
   | { readonly kind: "time"; readonly timeMicros: number };
 
 /** What a stream asks for. */
-export interface Subscription {
+export interface StreamRequest {
   readonly start: Start;
   /** Their union; empty means everything. */
   readonly selectors: readonly Selector[];
@@ -60,7 +60,7 @@ export interface StreamUpdate {
   readonly streamId: string;
   /** Instead of those that it has. Their union; empty means everything. */
   readonly selectors: readonly Selector[];
-  /** As `Subscription.principal` of the stream, or there is no such stream. */
+  /** As `StreamRequest.principal` of the stream, or there is no such stream. */
   readonly principal?: string | undefined;
 }
 
@@ -110,12 +110,12 @@ export interface Feed extends Service {
   /** For metrics. Looks at every stream: ask seconds apart. */
   stats(): FeedStats;
   /** The first frame is `opened`; failures before it reject the first `next()`. Ends with `closing`, an error, or the signal. */
-  subscribe(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
+  subscribe(request: StreamRequest, signal: AbortSignal): AsyncIterable<Frame>;
   /**
    * The same for those who are called instead of asking: resolves when the start is fixed. The signal ends the opening, and
    * means nothing afterwards.
    */
-  open(request: Subscription, signal: AbortSignal): Promise<OpenStream>;
+  open(request: StreamRequest, signal: AbortSignal): Promise<OpenStream>;
   /**
    * Changes the selectors of a stream, on whichever replica it is. Resolves with the number of the change, from 1 for each
    * stream, once it is accepted; it takes effect at the stream's `selectors_changed` with that number. Another one that is

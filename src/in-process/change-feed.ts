@@ -3,7 +3,7 @@ import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { Frame } from "../core/frame.ts";
 import type { Publication, Published } from "../core/ports.ts";
 import { type Following, followStream } from "./following.ts";
-import { type FollowOptions, subscriptionOf } from "./request.ts";
+import { type FollowOptions, streamRequestOf } from "./request.ts";
 
 const never = new AbortController().signal;
 
@@ -37,7 +37,7 @@ export class ChangeFeed implements AsyncDisposable {
     consumer: (frame: Frame) => void,
     signal: AbortSignal = never,
   ): Promise<Following> {
-    const following = followStream(await this.#feed.open(subscriptionOf(options), signal), consumer);
+    const following = followStream(await this.#feed.open(streamRequestOf(options), signal), consumer);
     const onAbort = () => following.stop();
     signal.addEventListener("abort", onAbort, { once: true });
     const forget = () => signal.removeEventListener("abort", onAbort);
@@ -53,7 +53,7 @@ export class ChangeFeed implements AsyncDisposable {
    * leaving the loop ends the stream.
    */
   frames(options: FollowOptions = {}, signal: AbortSignal = never): AsyncIterable<Frame> {
-    return this.#feed.subscribe(subscriptionOf(options), signal);
+    return this.#feed.subscribe(streamRequestOf(options), signal);
   }
 
   /** The same for pipes of the Web's streams. It buffers nothing; `cancel` ends the stream. */

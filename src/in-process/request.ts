@@ -1,6 +1,6 @@
 import { type Cursor, encodeCursor } from "../core/cursor.ts";
 import type { Version } from "../core/event.ts";
-import type { Start, Subscription } from "../core/feed.ts";
+import type { Start, StreamRequest } from "../core/feed.ts";
 import { eventBytes } from "../core/page.ts";
 import { BLOCK, type Policy } from "../core/policy/policy.ts";
 import type { Selector } from "../core/selector/selector.ts";
@@ -49,7 +49,7 @@ const codec = { identity: "in-process", measure: eventBytes };
  *
  * @throws FeedError INVALID_REQUEST
  */
-export function subscriptionOf(options: FollowOptions): Subscription {
+export function streamRequestOf(options: FollowOptions): StreamRequest {
   assertWithinBounds(options);
   const { policy, maxBatchEvents, maxBatchDelayMs, maxEventsPerSecond, checkpointEveryTick } = options;
   return {

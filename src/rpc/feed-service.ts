@@ -13,7 +13,7 @@ import {
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import { encodeCursor } from "../core/cursor.ts";
 import { FeedError } from "../core/errors.ts";
-import type { Feed, Subscription } from "../core/feed.ts";
+import type { Feed, StreamRequest } from "../core/feed.ts";
 import type { Frame } from "../core/frame.ts";
 import type { Clock } from "../core/ports.ts";
 import { responseFromFrame, type StreamTerms } from "./frames.ts";
@@ -24,7 +24,7 @@ import { type Reception, receptionKey } from "./hand-off/reception.ts";
 import { peerKey } from "./peer.ts";
 import { publicationFromRequest } from "./publication.ts";
 import { type Problem, type StorageReport, statusResponse } from "./status.ts";
-import { type StreamDefaults, selectorFromWire, streamTerms, subscriptionFromRequest } from "./subscription.ts";
+import { type StreamDefaults, selectorFromWire, streamRequestFromWire, streamTerms } from "./stream-request.ts";
 
 /** What FeedService stands on. */
 export interface FeedServiceOptions extends StreamDefaults {
@@ -75,7 +75,7 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
 
 /** What the request, the call and the server's defaults agree on. */
 interface Agreement {
-  readonly subscription: Subscription;
+  readonly asked: StreamRequest;
   readonly terms: StreamTerms;
   readonly encoder: FrameEncoder;
 }
@@ -91,8 +91,8 @@ function agreement(request: SubscribeRequest, context: HandlerContext, options: 
   });
   const remainingMs = context.timeoutMs();
   const deadlineMs = remainingMs === undefined ? undefined : clock.monotonic() + remainingMs;
-  const asked = subscriptionFromRequest(request, terms, encoder.codec, deadlineMs);
-  return { subscription: { ...asked, peer: context.values.get(peerKey) }, terms, encoder };
+  const asked = streamRequestFromWire(request, terms, encoder.codec, deadlineMs);
+  return { asked: { ...asked, peer: context.values.get(peerKey) }, terms, encoder };
 }
 
 /** Connect has negotiated it by now; the protocols differ in the name of the header. */
@@ -106,11 +106,11 @@ function isCompressed({ responseHeader }: HandlerContext): boolean {
  * `drain` that a closed response never emits. So the signal also ends the core's stream from outside.
  */
 async function* subscribe(
-  { subscription, terms, encoder }: Agreement,
+  { asked, terms, encoder }: Agreement,
   context: HandlerContext,
   feed: Feed,
 ): AsyncGenerator<SubscribeResponse> {
-  const frames = feed.subscribe(subscription, context.signal)[Symbol.asyncIterator]();
+  const frames = feed.subscribe(asked, context.signal)[Symbol.asyncIterator]();
   const end = () => frames.return?.().catch(() => undefined);
   context.signal.addEventListener("abort", end, { once: true });
   let last: Frame | undefined;
@@ -133,13 +133,13 @@ async function* subscribe(
 
 /** The first frame alone: whoever takes the stream over then ends this, and writes the others. */
 async function* openForHandOff(
-  { subscription, terms, encoder }: Agreement,
+  { asked, terms, encoder }: Agreement,
   context: HandlerContext,
   feed: Feed,
   reception: Reception,
 ): AsyncGenerator<SubscribeResponse> {
-  const stream = await feed.open(subscription, context.signal);
-  const { deadlineMs } = subscription;
+  const stream = await feed.open(asked, context.signal);
+  const { deadlineMs } = asked;
   const wire = {
     protocol: callProtocol(context.protocolName),
     encoder,

@@ -1,6 +1,6 @@
 import { type Cursor, encodeCursor } from "../../src/core/cursor.ts";
 import type { Event, Operation } from "../../src/core/event.ts";
-import type { Feed, Start, Subscription } from "../../src/core/feed.ts";
+import type { Feed, Start, StreamRequest } from "../../src/core/feed.ts";
 import type { Frame } from "../../src/core/frame.ts";
 import { eventBytes } from "../../src/core/page.ts";
 
@@ -11,11 +11,11 @@ export function select(
   topics: readonly string[],
   keys: readonly string[] = [],
   operations: readonly Operation[] = [],
-): Subscription["selectors"][number] {
+): StreamRequest["selectors"][number] {
   return { topics, keys, operations };
 }
 
-export function subscription(options: Partial<Subscription> = {}): Subscription {
+export function subscription(options: Partial<StreamRequest> = {}): StreamRequest {
   return {
     start: { kind: "oldest" },
     selectors: [],
@@ -46,7 +46,7 @@ export class Reader implements AsyncDisposable {
   #changed = Promise.withResolvers<void>();
   #gate: PromiseWithResolvers<void> | undefined;
 
-  constructor(feed: Feed, options: Partial<Subscription> = {}) {
+  constructor(feed: Feed, options: Partial<StreamRequest> = {}) {
     this.#done = this.#run(feed.subscribe(subscription(options), this.#abort.signal));
   }
 

@@ -1,6 +1,6 @@
 import { decodeCursor } from "../../src/core/cursor.ts";
 import { FeedError } from "../../src/core/errors.ts";
-import type { OpenStream, Start, Subscription } from "../../src/core/feed.ts";
+import type { OpenStream, Start, StreamRequest } from "../../src/core/feed.ts";
 import type { Frame } from "../../src/core/frame.ts";
 import type { Complaint, SeenFrame } from "../support/checker/seen.ts";
 import { type Standing, StoryJudge, standingAt, type Terms } from "../support/checker/story.ts";
@@ -22,7 +22,7 @@ export interface ClientOptions {
   readonly time: VirtualTime;
   readonly tally: Tally;
   readonly want: Want;
-  readonly request: Omit<Subscription, "start">;
+  readonly request: Omit<StreamRequest, "start">;
   readonly terms: Terms;
   readonly inline: boolean;
   readonly spoil: FrameFilter | undefined;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { createFeed } from "../../src/core/feed/feed-service.ts";
-import type { Subscription } from "../../src/core/feed.ts";
+import type { StreamRequest } from "../../src/core/feed.ts";
 import type { Frame } from "../../src/core/frame.ts";
 import { createRandom } from "../support/workload/random.ts";
 import { Database, SeededWakeUp } from "./database.ts";
@@ -31,7 +31,7 @@ async function run(appetite: Appetite, costMs = 0): Promise<Run> {
   const others: string[] = [];
   let frames = 0;
   const open = async (name: string, inline: boolean, how: Appetite, take: (frame: Frame) => void) => {
-    const request: Subscription = {
+    const request: StreamRequest = {
       start: { kind: "now" },
       selectors: [],
       checkpointIntervalMs: 1_000,

@@ -1,5 +1,5 @@
 import type { FeedLimits } from "../../src/core/feed/feed-limits.ts";
-import type { Subscription } from "../../src/core/feed.ts";
+import type { StreamRequest } from "../../src/core/feed.ts";
 import type { Policy, PolicyKind } from "../../src/core/policy/policy.ts";
 import type { Terms } from "../support/checker/story.ts";
 import type { Random } from "../support/workload/random.ts";
@@ -71,7 +71,7 @@ const KINDS: readonly [PolicyKind, ...PolicyKind[]] = [
 /** What one client asks for. */
 export interface Wish {
   readonly want: Want;
-  readonly request: Omit<Subscription, "start">;
+  readonly request: Omit<StreamRequest, "start">;
   readonly terms: Terms;
 }
 

@@ -6,7 +6,7 @@ export interface FeedLimits extends FilterLimits {
   /** Streams open at once on this process. Default 20,000. */
   readonly maxStreams: number;
   /**
-   * Streams open at once of one `Subscription.peer`. Default 0, which means no limit but `maxStreams`: behind a proxy all
+   * Streams open at once of one `StreamRequest.peer`. Default 0, which means no limit but `maxStreams`: behind a proxy all
    * clients come from one address, and a limit that nobody asked for would cut them off.
    */
   readonly maxStreamsPerPeer: number;

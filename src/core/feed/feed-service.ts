@@ -8,8 +8,8 @@ import type {
   FeedState,
   FeedStatus,
   OpenStream,
+  StreamRequest,
   StreamUpdate,
-  Subscription,
 } from "../feed.ts";
 import type { Frame } from "../frame.ts";
 import { createHistoryReaders, type HistoryReaders } from "../history/history-readers.ts";
@@ -258,12 +258,12 @@ class FeedService implements EpochFeed, HostView {
     return this.#tail.stale ? "STALE" : "LIVE";
   }
 
-  subscribe(request: Subscription, signal: AbortSignal): AsyncIterableIterator<Frame> {
+  subscribe(request: StreamRequest, signal: AbortSignal): AsyncIterableIterator<Frame> {
     const { clock, timers } = this.#options;
     return new SubscribedStream(signal, { open: (ending) => this.open(request, ending), clock, timers });
   }
 
-  async open(request: Subscription, signal: AbortSignal): Promise<OpenStream> {
+  async open(request: StreamRequest, signal: AbortSignal): Promise<OpenStream> {
     this.#assertServing();
     this.#host.enter(request.peer);
     const ending = new AbortController();
@@ -280,7 +280,7 @@ class FeedService implements EpochFeed, HostView {
     }
   }
 
-  async #open(request: Subscription, ending: AbortController): Promise<OpenStream> {
+  async #open(request: StreamRequest, ending: AbortController): Promise<OpenStream> {
     const matcher = this.#compile(request.selectors);
     const life = lifeOf(request.deadlineMs, this.#options.maxStreamAgeMs, this.#options.clock);
     const start = await this.#resolve(request, matcher, ending);
@@ -355,7 +355,7 @@ class FeedService implements EpochFeed, HostView {
     }
   }
 
-  async #resolve(request: Subscription, matcher: Matcher, ending: AbortController): Promise<ResolvedStart> {
+  async #resolve(request: StreamRequest, matcher: Matcher, ending: AbortController): Promise<ResolvedStart> {
     const { store, wakeUp } = this.#options;
     const failure = () => this.#reason;
     const context: StartContext = { store, wakeUp, log: this.log, matcher, oldest: this.oldest, failure };

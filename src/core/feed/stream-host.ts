@@ -1,5 +1,5 @@
 import type { FeedError } from "../errors.ts";
-import type { OpenStream, Subscription } from "../feed.ts";
+import type { OpenStream, StreamRequest } from "../feed.ts";
 import type { History } from "../history/delivery-history.ts";
 import type { Lane } from "../lane/lane.ts";
 import { LaneTable } from "../lane/lane-table.ts";
@@ -45,7 +45,7 @@ export interface StreamHostOptions {
 
 /** What one stream is opened with, its start resolved. */
 export interface StreamTerms {
-  readonly request: Subscription;
+  readonly request: StreamRequest;
   readonly matcher: Matcher;
   readonly start: ResolvedStart;
   /** Ends what its snapshot reads. */

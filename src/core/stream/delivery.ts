@@ -57,7 +57,7 @@ export interface DeliveredSnapshot {
 export interface DeliveryOptions {
   readonly stream: Stream;
   readonly snapshot: DeliveredSnapshot | undefined;
-  /** Whose it is, as `Subscription.peer` has it. */
+  /** Whose it is, as `StreamRequest.peer` has it. */
   readonly peer: string | undefined;
   readonly policy: PolicyKind;
   /** Under which its host knows it. */

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import type { Cursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
-import type { Feed, Start, Subscription } from "../../../src/core/feed.ts";
+import type { Feed, Start, StreamRequest } from "../../../src/core/feed.ts";
 import { type ContractHarness, transact, type World } from "../harness.ts";
 import { Reader, resumeAfter } from "../reader.ts";
 import { runFeed } from "../running-feed.ts";
@@ -181,7 +181,7 @@ async function following(world: World, count: number) {
   return { running, cursors: new Map(frames.map(({ cursor }) => [cursor.version, cursor])) };
 }
 
-async function refusal(feed: Feed, options: Partial<Subscription>): Promise<FeedError> {
+async function refusal(feed: Feed, options: Partial<StreamRequest>): Promise<FeedError> {
   await using reader = new Reader(feed, options);
   const error = await reader.end();
   if (!(error instanceof FeedError)) {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { type Cursor, decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
-import type { Subscription } from "../../../src/core/feed.ts";
+import type { StreamRequest } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { type ContractHarness, transact, type World, type Writer } from "../harness.ts";
 import { HeldState } from "../held-state.ts";
@@ -51,7 +51,7 @@ export function resumedSnapshotContract(harness: ContractHarness): void {
       const other = await world.writer();
       for (const frames of [1, 2, 3, 7]) {
         const held = new HeldState();
-        let start: Subscription["start"] = START;
+        let start: StreamRequest["start"] = START;
         let complete = false;
         for (let call = 0; !complete; call++) {
           const { feed } = call % 2 === 0 ? here : there;
@@ -107,7 +107,7 @@ export function resumedSnapshotContract(harness: ContractHarness): void {
       await fillTables(await world.writer());
       const selectors = [select(["orders", "notes"], ["a1", "b2"]), select(["parcels.>"])];
       const cursor = await cursorInTheMiddle(running.feed, selectors);
-      const started = async (changed: Subscription["selectors"]) => {
+      const started = async (changed: StreamRequest["selectors"]) => {
         await using reader = new Reader(running.feed, { start: resumeAfter(cursor), selectors: changed });
         await reader.until((r) => r.frames.some(isComplete), "the end of its snapshot");
         return reader.frames[1];
@@ -309,7 +309,7 @@ function cursorOf(frame: Frame | undefined): Cursor | undefined {
   return frame !== undefined && "cursor" in frame ? decodeCursor(encodeCursor(frame.cursor)) : undefined;
 }
 
-async function cursorInTheMiddle(feed: Parameters<typeof stateNow>[1], selectors: Subscription["selectors"]) {
+async function cursorInTheMiddle(feed: Parameters<typeof stateNow>[1], selectors: StreamRequest["selectors"]) {
   await using reader = new Reader(feed, { start: START, selectors, maxBatchBytes: 1 });
   await reader.until((r) => r.events.length >= 2, "two rows");
   return cursorOf(reader.frames.filter(({ kind }) => kind === "events")[1]) ?? never();

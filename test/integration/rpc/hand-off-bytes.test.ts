@@ -4,7 +4,7 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { FeedError, type FeedErrorCode } from "../../../src/core/errors.ts";
 import type { Event } from "../../../src/core/event.ts";
-import type { Subscription } from "../../../src/core/feed.ts";
+import type { StreamRequest } from "../../../src/core/feed.ts";
 import type { EventsFrame, Frame } from "../../../src/core/frame.ts";
 import { errorTable } from "../../../src/rpc/errors.ts";
 import { call, envelope, type RawAnswer, type Shape, shapes } from "./raw-call.ts";
@@ -107,7 +107,7 @@ const stories: Readonly<Record<string, readonly (Frame | { readonly failure: unk
   ),
 };
 
-function play(request: Subscription, signal: AbortSignal): AsyncGenerator<Frame> {
+function play(request: StreamRequest, signal: AbortSignal): AsyncGenerator<Frame> {
   const story = stories[Object.keys(stories)[Number(request.selectors[0]?.topics[0]?.slice(5))] ?? ""] ?? [];
   return (async function* () {
     for (const part of story) {

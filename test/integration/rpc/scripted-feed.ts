@@ -1,14 +1,14 @@
 import { encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
 import { NO_STATS } from "../../../src/core/feed/feed-stats.ts";
-import type { Feed, FeedStatus, OpenStream, StreamUpdate, Subscription } from "../../../src/core/feed.ts";
+import type { Feed, FeedStatus, OpenStream, StreamRequest, StreamUpdate } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
 import type { Publication } from "../../../src/core/ports.ts";
 
 /** What the feed does, for tests of what the wire makes of it. */
 export interface Script {
-  frames?(request: Subscription, signal: AbortSignal): AsyncIterable<Frame>;
+  frames?(request: StreamRequest, signal: AbortSignal): AsyncIterable<Frame>;
   update?(request: StreamUpdate): Promise<number>;
   publish?(request: Publication): Promise<Awaited<ReturnType<Feed["publish"]>>>;
   status?(): Partial<FeedStatus>;

@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import type { OpenStream, Subscription } from "../../../src/core/feed.ts";
+import type { OpenStream, StreamRequest } from "../../../src/core/feed.ts";
 import type { EventsFrame, Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
 import { emit, inFrontOf, REQUEST, type Setup, setUp } from "./memory-feed.ts";
@@ -35,7 +35,7 @@ class Taker implements Outlet {
   }
 }
 
-async function take({ feed }: Setup, request: Partial<Subscription> = {}, inline = false) {
+async function take({ feed }: Setup, request: Partial<StreamRequest> = {}, inline = false) {
   const taker = new Taker(inline);
   const stream: OpenStream = await feed.open({ ...REQUEST, ...request }, forever);
   return { taker, control: stream.attach(taker) };
@@ -207,7 +207,7 @@ describe("limits of a feed", () => {
   test("G9 each is an error with its name, and what was refused leaves nothing behind", async () => {
     const limits = { maxStreams: 3, maxStreamsPerPeer: 2, maxLanes: 2, maxSelectors: 1, maxFilterBytes: 20 };
     const setup = await setUp({ limits });
-    const refused = (request: Partial<Subscription>) => codeOf(take(setup, request));
+    const refused = (request: Partial<StreamRequest>) => codeOf(take(setup, request));
     const selector = { topics: ["a"], keys: [], operations: [] };
     const named = (name: string) => ({ code: "LIMIT_EXCEEDED", message: expect.stringContaining(`(${name})`) });
     expect(await refused({ selectors: [selector, selector] })).toMatchObject(named("maxSelectors"));

@@ -1,7 +1,7 @@
 import { type Cursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
 import { createFeed } from "../../../src/core/feed/feed-service.ts";
-import type { EpochFeed, Subscription } from "../../../src/core/feed.ts";
+import type { EpochFeed, StreamRequest } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet, StreamControl } from "../../../src/core/outlet.ts";
 import { tickEnd } from "../../../src/core/page.ts";
@@ -64,7 +64,7 @@ class Simulation implements Outlet {
   readonly #feed: EpochFeed;
   readonly #truth = new Truth();
   readonly #client: Client;
-  readonly #request: Omit<Subscription, "start" | "selectors">;
+  readonly #request: Omit<StreamRequest, "start" | "selectors">;
   #control: StreamControl | undefined;
   #streamId = "";
   #cursor: Cursor | undefined;
@@ -206,7 +206,7 @@ class Simulation implements Outlet {
     }
   }
 
-  async #open(start: Subscription["start"]): Promise<void> {
+  async #open(start: StreamRequest["start"]): Promise<void> {
     const selectors = selectorsOf(this.#client.selection);
     const opening = this.#feed.open({ ...this.#request, start, selectors }, new AbortController().signal);
     let settled = false;

@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
 import { createFeed } from "../../../src/core/feed/feed-service.ts";
-import type { Subscription } from "../../../src/core/feed.ts";
+import type { StreamRequest } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import { EpochOver } from "../../../src/core/lineage.ts";
 import { eventBytes } from "../../../src/core/page.ts";
@@ -9,7 +9,7 @@ import type { FeedStore, SnapshotReader, SnapshotRequest, WakeUp } from "../../.
 import { createMemoryStore, type MemoryStoreOptions } from "../../../src/memory/store.ts";
 import { ManualTime } from "./manual-time.ts";
 
-const REQUEST: Subscription = {
+const REQUEST: StreamRequest = {
   start: { kind: "snapshot" },
   selectors: [],
   checkpointIntervalMs: 10_000,

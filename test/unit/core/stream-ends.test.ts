@@ -1,7 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
-import type { Feed, Start, Subscription } from "../../../src/core/feed.ts";
+import type { Feed, Start, StreamRequest } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet, StreamControl } from "../../../src/core/outlet.ts";
 import type { Policy } from "../../../src/core/policy/policy.ts";
@@ -21,7 +21,7 @@ class Client implements Outlet {
     this.#leave = leave;
   }
 
-  static async of(feed: Feed, leave: number, request: Partial<Subscription>): Promise<Client> {
+  static async of(feed: Feed, leave: number, request: Partial<StreamRequest>): Promise<Client> {
     const client = new Client(leave);
     const stream = await feed.open({ ...REQUEST, ...request }, new AbortController().signal);
     client.frames.push(stream.opened);

@@ -7,7 +7,7 @@ import type { Event } from "../../../src/core/event.ts";
 import type { EventsFrame } from "../../../src/core/frame.ts";
 import { responseFromFrame } from "../../../src/rpc/frames.ts";
 import { EncoderPool } from "../../../src/rpc/hand-off/encoder-pool.ts";
-import { streamTerms } from "../../../src/rpc/subscription.ts";
+import { streamTerms } from "../../../src/rpc/stream-request.ts";
 
 const maxMessageBytes = 4_128_768;
 const terms = streamTerms(create(SubscribeRequestSchema), { checkpointIntervalMs: 15_000 });

@@ -1,7 +1,7 @@
 import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { SubscribeRequest } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Selector as WireSelector } from "../../gen/millrace/v1/selector_pb.js";
-import type { Start, Subscription } from "../core/feed.ts";
+import type { Start, StreamRequest } from "../core/feed.ts";
 import type { Selector } from "../core/selector/selector.ts";
 import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
 import { deliveryTerms } from "./delivery-terms.ts";
@@ -32,12 +32,12 @@ export function streamTerms(request: SubscribeRequest, defaults: StreamDefaults)
  * @param deadlineMs - monotonic milliseconds, or `undefined` when the client set none
  * @throws FeedError INVALID_REQUEST for a version that no feed can reach
  */
-export function subscriptionFromRequest(
+export function streamRequestFromWire(
   request: SubscribeRequest,
   terms: StreamTerms,
   codec: EventCodec,
   deadlineMs: number | undefined,
-): Subscription {
+): StreamRequest {
   return {
     start: startFromRequest(request),
     selectors: request.selectors.map(selectorFromWire),
