@@ -33,6 +33,8 @@ export interface Event {
   readonly headers: Image | undefined;
   /** Set by row filters alone, on the view of one selection; absent on events as they were committed. */
   readonly transition?: Transition;
+  /** Set on the deliveries of a subscription alone, from the second one on. */
+  readonly attempt?: number;
 }
 
 /**

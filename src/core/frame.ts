@@ -14,7 +14,17 @@ export interface SnapshotProgress {
 }
 
 /** Why a stream ends although nothing failed. */
-export type ClosingReason = "DRAINING" | "DEADLINE" | "MAX_AGE";
+export type ClosingReason = "DRAINING" | "DEADLINE" | "MAX_AGE" | "TAKEN_OVER" | "PAUSED" | "MOVED" | "DELETED";
+
+/** A consumer's hold on a subscription. */
+export interface Lease {
+  readonly subscriptionId: string;
+  readonly generation: number;
+  /** Of a group; `undefined` otherwise. */
+  readonly member: string | undefined;
+  /** Most unacknowledged events of a group's member; `undefined` otherwise. */
+  readonly maxInFlight: number | undefined;
+}
 
 /** Consecutive events of a stream. */
 export interface EventsFrame {
@@ -42,8 +52,10 @@ export type Frame =
       readonly cursor: Cursor;
       readonly head: Version;
       readonly oldest: Version;
-      /** For `Feed.update`. */
+      /** For `Feed.update`. Empty for the streams of subscriptions. */
       readonly streamId: string;
+      /** Of a subscription's stream. */
+      readonly lease?: Lease | undefined;
     }
   | EventsFrame
   | {

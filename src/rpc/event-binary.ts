@@ -20,6 +20,7 @@ const TRANSACTION = tag(7, BYTES);
 const OCCURRED_AT = tag(8, BYTES);
 const HEADERS = tag(9, BYTES);
 const TRANSITION = tag(10, VARINT);
+const ATTEMPT = tag(11, VARINT);
 const PAYLOAD_OMITTED = tag(12, VARINT);
 const FIRST = tag(1, BYTES);
 const SECOND = tag(2, BYTES);
@@ -47,6 +48,9 @@ export function eventBinarySize(event: Event, payloads: Payloads): number {
   if (event.transition !== undefined) {
     size += 2;
   }
+  if (event.attempt !== undefined) {
+    size += 1 + varintSize(event.attempt);
+  }
   return payloads === "omitted" ? size + 2 : size;
 }
 
@@ -72,6 +76,9 @@ export function writeEventBinary(out: Buffer, start: number, event: Event, paylo
   }
   if (event.transition !== undefined) {
     at = writeByte(out, writeByte(out, at, TRANSITION), transitionNumbers[event.transition]);
+  }
+  if (event.attempt !== undefined) {
+    at = writeVarint(out, writeByte(out, at, ATTEMPT), event.attempt);
   }
   return payloads === "omitted" ? writeByte(out, writeByte(out, at, PAYLOAD_OMITTED), payloadOmittedTooLarge) : at;
 }

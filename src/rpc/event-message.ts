@@ -22,6 +22,7 @@ export function eventMessage(event: Event, payloads: Payloads): WireEvent {
     headers: Object.fromEntries(headerEntries(event.headers)),
     payloadOmitted: payloads === "omitted" ? PayloadOmitted.TOO_LARGE : PayloadOmitted.UNSPECIFIED,
     ...(event.transition === undefined ? {} : { transition: transitionNumbers[event.transition] }),
+    ...(event.attempt === undefined ? {} : { attempt: event.attempt }),
     ...(event.key === undefined ? {} : { key: event.key }),
     ...(payloads === "whole" && event.before !== undefined ? { before: payload(event.before) } : {}),
     ...(payloads === "whole" && event.after !== undefined ? { after: payload(event.after) } : {}),

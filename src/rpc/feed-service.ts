@@ -55,6 +55,9 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
         ? subscribe(agreed, context, feed)
         : openForHandOff(agreed, context, feed, reception);
     },
+    poll: () => {
+      throw new FeedError("INVALID_REQUEST", "This server does not answer Poll yet.", "Use Subscribe.");
+    },
     updateStream: async ({ streamId, selectors }: UpdateStreamRequest, context) => {
       const update = { streamId, selectors: selectors.map(selectorFromWire) };
       return create(UpdateStreamResponseSchema, { number: BigInt(await feed.update(update, context.signal)) });

@@ -6,6 +6,7 @@ import {
   ClosingSchema,
   GapReason,
   GapSchema,
+  LeaseSchema,
   OpenedSchema,
   SelectorsChangedSchema,
   SnapshotCompleteSchema,
@@ -42,6 +43,10 @@ const reasons: Readonly<Record<core.ClosingReason, ClosingReason>> = {
   DRAINING: ClosingReason.DRAINING,
   DEADLINE: ClosingReason.DEADLINE,
   MAX_AGE: ClosingReason.MAX_AGE,
+  TAKEN_OVER: ClosingReason.TAKEN_OVER,
+  PAUSED: ClosingReason.PAUSED,
+  MOVED: ClosingReason.MOVED,
+  DELETED: ClosingReason.DELETED,
 };
 
 const gapReasons: Readonly<Record<policy.GapReason, GapReason>> = {
@@ -126,6 +131,17 @@ function opened(frame: FrameOf<"opened">, terms: StreamTerms) {
     checkpointInterval: durationFromMs(terms.checkpointIntervalMs),
     delivery: deliveryMessage(terms),
     ...(terms.maxAgeMs === 0 ? {} : { maxAge: durationFromMs(terms.maxAgeMs) }),
+    ...(frame.lease === undefined ? {} : { lease: leaseMessage(frame.lease) }),
+  });
+}
+
+/** Of `opened`, and of a page that was polled by subscription. */
+export function leaseMessage(lease: core.Lease) {
+  return create(LeaseSchema, {
+    subscriptionId: lease.subscriptionId,
+    generation: BigInt(lease.generation),
+    member: lease.member ?? "",
+    maxInFlight: lease.maxInFlight ?? 0,
   });
 }
 

@@ -39,7 +39,7 @@ export function streamRequestFromWire(
   deadlineMs: number | undefined,
 ): StreamRequest {
   return {
-    start: startFromRequest(request),
+    start: startFromWire(request.start, request.epoch),
     selectors: request.selectors.map(selectorFromWire),
     policy: terms.policy,
     maxEventsPerSecond: terms.maxEventsPerSecond,
@@ -54,8 +54,16 @@ export function streamRequestFromWire(
   };
 }
 
-function startFromRequest(request: SubscribeRequest): Start {
-  const { start } = request;
+/** Where anything on the wire begins: the positions that requests have in common. */
+export type WireStart = SubscribeRequest["start"];
+
+/**
+ * The core's form of it. A subscription is no position: whoever takes one looks for it first.
+ *
+ * @param epoch - that a version is of; empty for the one in force
+ * @throws FeedError INVALID_REQUEST for a version that no feed can reach
+ */
+export function startFromWire(start: WireStart, epoch: string): Start {
   switch (start.case) {
     case undefined:
     case "now":
@@ -67,13 +75,11 @@ function startFromRequest(request: SubscribeRequest): Start {
     case "afterCursor":
       return { kind: "cursor", cursor: start.value };
     case "afterVersion":
-      return {
-        kind: "version",
-        version: safeVersion(start.value),
-        epoch: request.epoch === "" ? undefined : request.epoch,
-      };
+      return { kind: "version", version: safeVersion(start.value), epoch: epoch === "" ? undefined : epoch };
     case "atTime":
       return { kind: "time", timeMicros: microseconds(start.value) };
+    case "subscriptionId":
+      throw invalidRequest([{ field: "subscription_id", message: "is no position" }]);
   }
 }
 

@@ -61,7 +61,7 @@ export declare type ErrorDetail = Message<"millrace.v1.ErrorDetail"> & {
   cursor: string;
 
   /**
-   * How long to wait before the next try. DRAINING, DATABASE_UNAVAILABLE, LIMIT_EXCEEDED.
+   * How long to wait before the next try. DRAINING, DATABASE_UNAVAILABLE, LIMIT_EXCEEDED, SUBSCRIPTION_BUSY.
    *
    * @generated from field: google.protobuf.Duration retry_after = 7;
    */
@@ -219,6 +219,43 @@ export enum ErrorCode {
    * @generated from enum value: ERROR_CODE_SLOW_CONSUMER = 9;
    */
   SLOW_CONSUMER = 9,
+
+  /**
+   * No such subscription: it was never created, was deleted, or expired unused. Connect code: not_found.
+   *
+   * @generated from enum value: ERROR_CODE_SUBSCRIPTION_NOT_FOUND = 10;
+   */
+  SUBSCRIPTION_NOT_FOUND = 10,
+
+  /**
+   * A subscription of this name exists, with another definition. Connect code: already_exists.
+   *
+   * @generated from enum value: ERROR_CODE_SUBSCRIPTION_EXISTS = 11;
+   */
+  SUBSCRIPTION_EXISTS = 11,
+
+  /**
+   * The subscription is paused; resume it first. Connect code: failed_precondition.
+   *
+   * @generated from enum value: ERROR_CODE_SUBSCRIPTION_PAUSED = 12;
+   */
+  SUBSCRIPTION_PAUSED = 12,
+
+  /**
+   * The subscription cannot be had at the moment: another replica that does not answer holds its group, or the group has as
+   * many members as it may. Connect code: unavailable.
+   *
+   * @generated from enum value: ERROR_CODE_SUBSCRIPTION_BUSY = 13;
+   */
+  SUBSCRIPTION_BUSY = 13,
+
+  /**
+   * What was said comes from an older generation: somebody else has the subscription, or this member's place, by now. What
+   * it did not acknowledge comes again, to the other. Connect code: aborted.
+   *
+   * @generated from enum value: ERROR_CODE_SUBSCRIPTION_FENCED = 20;
+   */
+  SUBSCRIPTION_FENCED = 20,
 
   /**
    * No such source. Connect code: not_found.

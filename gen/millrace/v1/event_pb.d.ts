@@ -20,7 +20,8 @@ export declare type Event = Message<"millrace.v1.Event"> & {
   /**
    * Position in the total order: 1, 2, 3… within an epoch, without holes. Within one stream versions strictly rise,
    * except that all rows of one snapshot carry the version that the snapshot was taken at. So do the rows that other selectors
-   * add to an open stream: they carry the version of `selectors_changed`.
+   * add to an open stream: they carry the version of `selectors_changed`. In a group, events that are delivered again
+   * (`attempt`), or for which a key had to wait, come later than their place.
    *
    * @generated from field: uint64 version = 1;
    */
@@ -95,6 +96,14 @@ export declare type Event = Message<"millrace.v1.Event"> & {
    * @generated from field: millrace.v1.Transition transition = 10;
    */
   transition: Transition;
+
+  /**
+   * Which delivery of the event to this subscription it is, from 2 on, as far as is known: a server that dies may forget the
+   * last one. Absent on the first, and on streams without a subscription.
+   *
+   * @generated from field: uint32 attempt = 11;
+   */
+  attempt: number;
 
   /**
    * Why `before` and `after` are absent although the event has them. PAYLOAD_OMITTED_UNSPECIFIED when nothing is omitted.

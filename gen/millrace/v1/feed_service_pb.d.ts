@@ -73,6 +73,16 @@ export declare type SubscribeRequest = Message<"millrace.v1.SubscribeRequest"> &
      */
     value: Snapshot;
     case: "snapshot";
+  } | {
+    /**
+     * After what was acknowledged of this subscription. What was delivered and not acknowledged comes again, with
+     * `Event.attempt`. Selectors, delivery and payload form are the subscription's: the request has none. Unless it is a
+     * group's, the subscription belongs to its newest stream, and an older one ends with CLOSING_REASON_TAKEN_OVER.
+     *
+     * @generated from field: string subscription_id = 7;
+     */
+    value: string;
+    case: "subscriptionId";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -120,6 +130,14 @@ export declare type SubscribeRequest = Message<"millrace.v1.SubscribeRequest"> &
    * @generated from field: uint32 max_message_bytes = 13;
    */
   maxMessageBytes: number;
+
+  /**
+   * Whose stream this is, in a subscription of a group: a name of the caller's choice, the same when it comes again. An older
+   * stream of the same member ends with CLOSING_REASON_TAKEN_OVER. Empty: the server makes one up (`opened.lease.member`).
+   *
+   * @generated from field: string member = 14;
+   */
+  member: string;
 };
 
 /**
@@ -455,11 +473,19 @@ export declare type Opened = Message<"millrace.v1.Opened"> & {
   maxAge?: Duration | undefined;
 
   /**
-   * The stream's name, for `UpdateStream`. Nobody else is told it, and it cannot be guessed: keep it to yourself.
+   * The stream's name, for `UpdateStream`. Nobody else is told it, and it cannot be guessed: keep it to yourself. Empty for
+   * streams of subscriptions, whose selectors stay.
    *
    * @generated from field: string stream_id = 11;
    */
   streamId: string;
+
+  /**
+   * What the stream holds of its subscription. Absent without one.
+   *
+   * @generated from field: millrace.v1.Lease lease = 12;
+   */
+  lease?: Lease | undefined;
 };
 
 /**
@@ -467,6 +493,244 @@ export declare type Opened = Message<"millrace.v1.Opened"> & {
  * Use `create(OpenedSchema)` to create a new message.
  */
 export declare const OpenedSchema: GenMessage<Opened>;
+
+/**
+ * A consumer's hold on a subscription. Whoever acknowledges says the generation: a newer one ends what an older one may say.
+ *
+ * @generated from message millrace.v1.Lease
+ */
+export declare type Lease = Message<"millrace.v1.Lease"> & {
+  /**
+   * @generated from field: string subscription_id = 1;
+   */
+  subscriptionId: string;
+
+  /**
+   * Rises with every stream, or member, that takes the subscription up.
+   *
+   * @generated from field: uint64 generation = 2;
+   */
+  generation: bigint;
+
+  /**
+   * In a group, the member's name. Empty otherwise.
+   *
+   * @generated from field: string member = 3;
+   */
+  member: string;
+
+  /**
+   * In a group, most events that the member may have without having acknowledged them. 0 otherwise.
+   *
+   * @generated from field: uint32 max_in_flight = 4;
+   */
+  maxInFlight: number;
+};
+
+/**
+ * Describes the message millrace.v1.Lease.
+ * Use `create(LeaseSchema)` to create a new message.
+ */
+export declare const LeaseSchema: GenMessage<Lease>;
+
+/**
+ * @generated from message millrace.v1.PollRequest
+ */
+export declare type PollRequest = Message<"millrace.v1.PollRequest"> & {
+  /**
+   * Where the page begins. Unset means `now`: the answer is the cursor of the last settled version, or what comes after it
+   * within `timeout`. Each as in SubscribeRequest.
+   *
+   * @generated from oneof millrace.v1.PollRequest.start
+   */
+  start: {
+    /**
+     * @generated from field: millrace.v1.Now now = 1;
+     */
+    value: Now;
+    case: "now";
+  } | {
+    /**
+     * @generated from field: string after_cursor = 2;
+     */
+    value: string;
+    case: "afterCursor";
+  } | {
+    /**
+     * @generated from field: uint64 after_version = 3;
+     */
+    value: bigint;
+    case: "afterVersion";
+  } | {
+    /**
+     * @generated from field: millrace.v1.Oldest oldest = 4;
+     */
+    value: Oldest;
+    case: "oldest";
+  } | {
+    /**
+     * @generated from field: google.protobuf.Timestamp at_time = 5;
+     */
+    value: Timestamp;
+    case: "atTime";
+  } | {
+    /**
+     * What comes next of this subscription. The caller becomes its consumer as a stream would, until another one does. Selectors
+     * and payload form are the subscription's.
+     *
+     * @generated from field: string subscription_id = 7;
+     */
+    value: string;
+    case: "subscriptionId";
+  } | { case: undefined; value?: undefined };
+
+  /**
+   * As in SubscribeRequest.
+   *
+   * @generated from field: repeated millrace.v1.Selector selectors = 8;
+   */
+  selectors: Selector[];
+
+  /**
+   * As in SubscribeRequest.
+   *
+   * @generated from field: millrace.v1.PayloadForm payload_form = 10;
+   */
+  payloadForm: PayloadForm;
+
+  /**
+   * As in SubscribeRequest.
+   *
+   * @generated from field: string epoch = 12;
+   */
+  epoch: string;
+
+  /**
+   * As in SubscribeRequest. An event that was too large for a stream is fetched with `after_version` of the one before,
+   * `max_events` 1, and room enough here.
+   *
+   * @generated from field: uint32 max_message_bytes = 13;
+   */
+  maxMessageBytes: number;
+
+  /**
+   * As in SubscribeRequest: with a subscription of a group.
+   *
+   * @generated from field: string member = 14;
+   */
+  member: string;
+
+  /**
+   * How long to wait when there is nothing. Unset means not at all.
+   *
+   * @generated from field: google.protobuf.Duration timeout = 15;
+   */
+  timeout?: Duration | undefined;
+
+  /**
+   * Most events of the page. 0 means 1,000.
+   *
+   * @generated from field: uint32 max_events = 16;
+   */
+  maxEvents: number;
+
+  /**
+   * Most bytes of the page's events, unless it is a single one. 0 means 1,048,576, which is also the most.
+   *
+   * @generated from field: uint32 max_bytes = 17;
+   */
+  maxBytes: number;
+
+  /**
+   * By subscription: `PollResponse.cursor` of the page before, which is acknowledged with this call. Empty acknowledges
+   * nothing, and what was not acknowledged comes again.
+   *
+   * @generated from field: string acknowledge_cursor = 18;
+   */
+  acknowledgeCursor: string;
+
+  /**
+   * By subscription: `PollResponse.lease.generation` of the page before. Needed with `acknowledge_cursor`.
+   *
+   * @generated from field: uint64 generation = 19;
+   */
+  generation: bigint;
+};
+
+/**
+ * Describes the message millrace.v1.PollRequest.
+ * Use `create(PollRequestSchema)` to create a new message.
+ */
+export declare const PollRequestSchema: GenMessage<PollRequest>;
+
+/**
+ * A page.
+ *
+ * @generated from message millrace.v1.PollResponse
+ */
+export declare type PollResponse = Message<"millrace.v1.PollResponse"> & {
+  /**
+   * In order. Empty when `timeout` was over before something came.
+   *
+   * @generated from field: repeated millrace.v1.Event events = 1;
+   */
+  events: Event[];
+
+  /**
+   * Where the next page begins: `after_cursor`, or with a subscription `acknowledge_cursor`. Never empty.
+   *
+   * @generated from field: string cursor = 2;
+   */
+  cursor: string;
+
+  /**
+   * Something more is settled already: ask again at once.
+   *
+   * @generated from field: bool has_more = 3;
+   */
+  hasMore: boolean;
+
+  /**
+   * By subscription: it is ACTIVE. False for bare positions.
+   *
+   * @generated from field: bool subscription_active = 4;
+   */
+  subscriptionActive: boolean;
+
+  /**
+   * The history in force, as a UUID.
+   *
+   * @generated from field: string epoch = 5;
+   */
+  epoch: string;
+
+  /**
+   * The last settled version.
+   *
+   * @generated from field: uint64 head_version = 6;
+   */
+  headVersion: bigint;
+
+  /**
+   * The page ends on a tick boundary, as `EventBatch.complete`.
+   *
+   * @generated from field: bool complete = 7;
+   */
+  complete: boolean;
+
+  /**
+   * By subscription: what this caller holds of it.
+   *
+   * @generated from field: millrace.v1.Lease lease = 8;
+   */
+  lease?: Lease | undefined;
+};
+
+/**
+ * Describes the message millrace.v1.PollResponse.
+ * Use `create(PollResponseSchema)` to create a new message.
+ */
+export declare const PollResponseSchema: GenMessage<PollResponse>;
 
 /**
  * Consecutive events of a stream.
@@ -1406,6 +1670,34 @@ export enum ClosingReason {
    * @generated from enum value: CLOSING_REASON_MAX_AGE = 3;
    */
   MAX_AGE = 3,
+
+  /**
+   * A newer stream has taken the subscription, or the member's place in its group.
+   *
+   * @generated from enum value: CLOSING_REASON_TAKEN_OVER = 4;
+   */
+  TAKEN_OVER = 4,
+
+  /**
+   * The subscription was paused. Come again once it is resumed.
+   *
+   * @generated from enum value: CLOSING_REASON_PAUSED = 5;
+   */
+  PAUSED = 5,
+
+  /**
+   * The subscription was moved to another position. Come again at once: the stream goes on from there.
+   *
+   * @generated from enum value: CLOSING_REASON_MOVED = 6;
+   */
+  MOVED = 6,
+
+  /**
+   * The subscription was deleted.
+   *
+   * @generated from enum value: CLOSING_REASON_DELETED = 7;
+   */
+  DELETED = 7,
 }
 
 /**
@@ -1467,8 +1759,8 @@ export declare const FeedService: GenService<{
    * comes, or the server closes with a cursor to go on from. A reader that is slow lags; it is skipped only if it asked for
    * that (`Delivery.policy`), and then each `gap` says what it has missed.
    *
-   * Errors: INVALID_REQUEST, CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, LIMIT_EXCEEDED, SLOW_CONSUMER,
-   * DATABASE_UNAVAILABLE, DRAINING.
+   * Errors: INVALID_REQUEST, FILTER_INVALID, CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, LIMIT_EXCEEDED, SLOW_CONSUMER,
+   * SUBSCRIPTION_NOT_FOUND, SUBSCRIPTION_PAUSED, SUBSCRIPTION_BUSY, DATABASE_UNAVAILABLE, DRAINING.
    *
    * @generated from rpc millrace.v1.FeedService.Subscribe
    */
@@ -1476,6 +1768,22 @@ export declare const FeedService: GenService<{
     methodKind: "server_streaming";
     input: typeof SubscribeRequestSchema;
     output: typeof SubscribeResponseSchema;
+  },
+  /**
+   * One page of what follows a position, for those who cannot hold a stream: answers at once when there is something, and
+   * otherwise when something comes or `timeout` is over. What waits costs the database nothing. From a bare position the call
+   * has no side effects and can be a GET: whoever asks with the same cursor for a page that is full gets the same bytes, for
+   * ever. By subscription it acknowledges what was polled before, and must be a POST.
+   *
+   * Errors: INVALID_REQUEST, FILTER_INVALID, CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, LIMIT_EXCEEDED,
+   * SUBSCRIPTION_NOT_FOUND, SUBSCRIPTION_PAUSED, SUBSCRIPTION_BUSY, SUBSCRIPTION_FENCED, DATABASE_UNAVAILABLE, DRAINING.
+   *
+   * @generated from rpc millrace.v1.FeedService.Poll
+   */
+  poll: {
+    methodKind: "unary";
+    input: typeof PollRequestSchema;
+    output: typeof PollResponseSchema;
   },
   /**
    * Gives an open stream other selectors, on whichever replica it is: whoever may call this with its name needs no other call

@@ -42,8 +42,16 @@ const committed: fc.Arbitrary<Event> = fc.record({
   ),
 });
 const event: fc.Arbitrary<Event> = fc
-  .tuple(committed, fc.constantFrom(undefined, "ENTERED", "LEFT"))
-  .map(([its, transition]) => (transition === undefined ? its : { ...its, transition }));
+  .tuple(
+    committed,
+    fc.constantFrom(undefined, "ENTERED", "LEFT"),
+    fc.constantFrom(undefined, 2, 127, 128, 4_294_967_295),
+  )
+  .map(([its, transition, attempt]) => ({
+    ...its,
+    ...(transition === undefined ? {} : { transition }),
+    ...(attempt === undefined ? {} : { attempt }),
+  }));
 const cursor = fc.oneof(fc.constant(""), fc.stringMatching(/^[A-Za-z0-9_-]{20,60}$/));
 const binary = "application/grpc+proto";
 const json = "application/connect+json";
