@@ -65,7 +65,14 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);
   return {
     observer: createObserver(meter),
-    page(_request, response) {
+    page(request, response) {
+      if (request.method !== "GET") {
+        response.statusCode = 405;
+        response.setHeader("Allow", "GET");
+        response.setHeader("Content-Type", "text/plain; charset=utf-8");
+        response.end("Use GET.\n");
+        return;
+      }
       reader.collect().then(
         ({ resourceMetrics }) => {
           response.setHeader("Content-Type", "text/plain; version=0.0.4; charset=utf-8");

@@ -11,15 +11,17 @@ export interface PagesOptions {
   readonly serverVersion: string;
   /** What is wrong beside what the feed itself knows. */
   readonly problems: () => readonly Problem[];
-  /** Answers `/metrics`. */
-  readonly metrics: RpcHandler;
+  /** Who answers a path of its own, whatever the method. */
+  readonly routes: Readonly<Record<string, RpcHandler>>;
 }
 
 /** For people with curl and for orchestrators: `/`, `/livez`, `/readyz`, `/metrics`. Everything else is 404 with a hint. */
 export function createPages(options: PagesOptions): RpcHandler {
   return (request, response) => {
-    if (request.method === "GET" && pathOf(request) === "/metrics") {
-      options.metrics(request, response);
+    const path = pathOf(request);
+    const route = Object.hasOwn(options.routes, path) ? options.routes[path] : undefined;
+    if (route !== undefined) {
+      route(request, response);
       return;
     }
     const { status, text } = page(request, options);
@@ -42,7 +44,7 @@ interface Page {
 function page(request: Request, { feed, url, serverVersion, problems }: PagesOptions): Page {
   const path = pathOf(request);
   if (request.method !== "GET" && request.method !== "HEAD") {
-    return ["/", "/livez", "/readyz", "/metrics"].includes(path)
+    return ["/", "/livez", "/readyz"].includes(path)
       ? { status: 405, text: "Use GET.\n" }
       : { status: 404, text: notFound(path, url()) };
   }

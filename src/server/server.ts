@@ -156,7 +156,13 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
     shutdownSignal: shutdown,
     inFlight: { connectionBytes: config.connectionBytes },
     traffic,
-    fallback: createPages({ feed: slot, url: () => url, serverVersion, problems, metrics: metrics.page }),
+    fallback: createPages({
+      feed: slot,
+      url: () => url,
+      serverVersion,
+      problems,
+      routes: { "/metrics": metrics.page },
+    }),
   });
   const cors = createCors(config.corsOrigins);
   const handler: RpcHandler = (request, response) => {
