@@ -45,7 +45,7 @@ export class EpochOver extends FeedError {
 }
 
 /** The last version that an epoch shares with the one in force, infinity for itself; `undefined` when it is no ancestor. */
-function sharedVersion(inForce: Lineage, epoch: string): Version | undefined {
+export function sharedVersion(inForce: Lineage, epoch: string): Version | undefined {
   if (epoch === inForce.epoch) {
     return Number.POSITIVE_INFINITY;
   }

@@ -14,12 +14,14 @@ import type {
   WakeUp,
 } from "../core/ports.ts";
 import type { StreamMail } from "../core/stream/stream-mail.ts";
+import type { SubscriptionStore } from "../core/subscription/subscription-store.ts";
 import { History } from "./history.ts";
 import { Outage } from "./outage.ts";
 import { Outbox } from "./outbox.ts";
 import { Publisher } from "./publisher.ts";
 import { type Snapshot, sees } from "./snapshot.ts";
 import { createMemoryStreamMail } from "./stream-mail.ts";
+import { MemorySubscriptions } from "./subscription/subscription-store.ts";
 import { copyTables } from "./table-copy.ts";
 import { Tables } from "./tables.ts";
 import { beginTransaction, type MemoryTransaction } from "./transaction.ts";
@@ -51,6 +53,7 @@ export interface MemoryStore extends FeedStore {
   readonly wakeUp: WakeUp;
   /** To the streams of other feeds over this store. */
   readonly mail: StreamMail;
+  readonly subscriptions: SubscriptionStore;
   readonly outage: Outage;
   /** Begins a writer's transaction. */
   begin(): MemoryTransaction;
@@ -62,7 +65,8 @@ export interface MemoryStore extends FeedStore {
   retainFrom(version: Version): void;
   /**
    * What a restore does: the feed as it was at this version, the last of a tick, in a new epoch, with whatever came after
-   * forgotten. From now on this store rejects everything with `EpochOver`.
+   * forgotten. From now on this store rejects everything with `EpochOver`. Subscriptions stand where they stood, also those
+   * beyond the fork.
    */
   fork(version: Version): MemoryStore;
 }
@@ -77,6 +81,7 @@ interface Inheritance {
   readonly lineage: readonly Ancestor[];
   readonly transactions: Transactions;
   readonly history: History;
+  readonly subscriptions: MemorySubscriptions;
 }
 
 class Store implements MemoryStore {
@@ -85,6 +90,7 @@ class Store implements MemoryStore {
   readonly wakeUp: WakeUp;
   readonly mail = createMemoryStreamMail();
   readonly outage = new Outage();
+  readonly subscriptions: MemorySubscriptions;
   readonly #options: MemoryStoreOptions;
   readonly #clock: Clock;
   readonly #pageEvents: number;
@@ -112,6 +118,13 @@ class Store implements MemoryStore {
       (xid) => this.#history.lastVersionOf(xid),
     );
     this.#snapshot = this.#transactions.snapshot();
+    this.subscriptions = new MemorySubscriptions({
+      inForce: { epoch: this.epoch, lineage: this.lineage },
+      bounds: () => ({ oldest: this.#history.oldest, head: this.#history.head }),
+      clock: this.#clock,
+      outage: this.outage,
+      inherited: inherited?.subscriptions,
+    });
   }
 
   begin(): MemoryTransaction {
@@ -141,7 +154,9 @@ class Store implements MemoryStore {
     const lineage = [{ epoch: this.epoch, forkVersion: version }, ...this.lineage];
     const { epoch: _epoch, ...options } = this.#options;
     const { sources } = this.#tables;
-    const inherited = { lineage, transactions: this.#transactions, history: this.#history.until(version) };
+    const { subscriptions } = this;
+    const history = this.#history.until(version);
+    const inherited = { lineage, transactions: this.#transactions, history, subscriptions };
     const successor = new Store({ ...options, sources }, inherited);
     this.outage.refuseForGood(new EpochOver(`The epoch in force is ${successor.epoch}, not ${this.epoch}.`));
     this.wakeUp.nudge();

@@ -37,7 +37,7 @@ export interface SubscriptionStore {
 
   /**
    * Raises the generation: from then on the claimant alone may say something about it. Of a group, only when no other replica
-   * holds it: what is not renewed within `leaseMs` has ended.
+   * holds it: what is not renewed within `leaseMs` has ended, and what somebody with the claimant's own `url` held has too.
    *
    * @throws FeedError SUBSCRIPTION_PAUSED, HISTORY_LOST when it is LOST
    */
@@ -45,17 +45,23 @@ export interface SubscriptionStore {
 
   /**
    * Writes what many subscriptions have come to, in one transaction and a number of statements that does not depend on how many
-   * there are. The outcomes are in the order of the advances.
+   * there are. The outcomes are in the order of the advances. Of several for the same subscription each sees what those before
+   * it did, at the cost of further statements.
    */
   advance(advances: readonly Advance[], signal: AbortSignal): Promise<readonly AdvanceOutcome[]>;
 
-  /** Renews the claims of groups, all at once. @returns those that are somebody else's by now, or gone */
+  /**
+   * Renews the claims of groups, and says of every subscription that somebody still waits for its events: only that keeps one
+   * from expiring while nothing is delivered. All at once; for those without a group every 20 seconds is enough.
+   *
+   * @returns those that are somebody else's by now, or gone
+   */
   renew(held: readonly HeldClaim[], leaseMs: number, signal: AbortSignal): Promise<readonly string[]>;
 
   /** Gives claims of groups up, so that nobody waits for their end. */
   release(held: readonly HeldClaim[], signal: AbortSignal): Promise<void>;
 
-  /** By version. */
+  /** By version. They outlive `seek`, and go with the subscription. */
   deadLetters(
     id: string,
     filter: DeadLetterFilter,
@@ -71,8 +77,8 @@ export interface SubscriptionStore {
   ): Promise<{ readonly discarded: number; readonly remaining: number }>;
 
   /**
-   * Calls the listener when somebody may have claimed, paused, moved or deleted a subscription: a hint that may come too often,
-   * late, or never. `undefined` when it may be any of them.
+   * Calls the listener when somebody may have claimed, released, paused, moved or deleted a subscription, or discarded dead
+   * letters of it: a hint that may come too often, late, or never. `undefined` when it may be any of them.
    */
   onChange(listener: (id: string | undefined) => void): () => void;
 
@@ -184,9 +190,12 @@ export interface DeliveredUpTo {
 /** What one subscription has come to. What is left out stays as it is. */
 export interface Advance {
   readonly id: string;
-  /** Of the one who says it; 0 for anybody, who can only move the position forward. */
+  /** Of the one who says it; 0 for anybody, who can only move the position forward: the rest of what he says is ignored. */
   readonly generation: number;
-  /** Everything up to here is acknowledged. A position of the same epoch behind the one that is kept changes nothing. */
+  /**
+   * Everything up to here is acknowledged. A position behind the one that is kept changes nothing, those of two epochs being
+   * compared by what they mean in the epoch in force. One that is beyond what was LOST ends that.
+   */
   readonly position?: StoredPosition | undefined;
   /** Ascending; of what lies after the position. */
   readonly delivered?: readonly DeliveredUpTo[] | undefined;
