@@ -36,6 +36,11 @@ export interface Consumer {
   readonly id: string;
   /** In a group, a name; `undefined` for one that is made up. Means nothing otherwise. */
   readonly member: string | undefined;
+  /**
+   * In a group: it comes in pieces, as by Poll. Its membership then outlives each of its streams, until nothing is heard of it
+   * for `ackDeadlineMs`; otherwise it ends with the stream, and what was given to it goes to others at once. Default false.
+   */
+  readonly inPieces?: boolean | undefined;
   /** From the definition, for this call: deadline, peer, codec. */
   readonly terms: (record: SubscriptionRecord) => SubscriptionTerms;
 }
