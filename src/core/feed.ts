@@ -1,3 +1,4 @@
+import type { Cursor } from "./cursor.ts";
 import type { FeedError, FeedErrorCode } from "./errors.ts";
 import type { Version } from "./event.ts";
 import type { FeedStats } from "./feed/feed-stats.ts";
@@ -122,6 +123,17 @@ export interface Feed extends Service {
    * accepted before that takes its place.
    */
   update(request: StreamUpdate, signal: AbortSignal): Promise<number>;
+  /** Throws what `open` would throw for these selectors: INVALID_REQUEST, FILTER_INVALID, LIMIT_EXCEEDED. */
+  check(selectors: readonly Selector[]): void;
+  /** Where a stream with this start would begin, without opening one. A snapshot begins with the first stream from there. */
+  locate(start: Start, signal: AbortSignal): Promise<Cursor>;
+  /**
+   * The cursor of something that was delivered, as it is known to be good: of the epoch in force, or shared with it, and
+   * settled. Asks the database only when it lies beyond what this replica has seen.
+   *
+   * @throws FeedError CURSOR_INVALID, EPOCH_CHANGED
+   */
+  recognise(cursor: string, signal: AbortSignal): Promise<Cursor>;
   /** Resolves with the version of its last event once settled, `undefined` when that takes longer than `settleTimeoutMs`. */
   publish(request: Publication, signal: AbortSignal): Promise<Published>;
   /** No new streams; each open one gets `closing` and ends. Resolves when all have ended or the grace period is over. */

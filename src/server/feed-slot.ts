@@ -40,6 +40,12 @@ export function createFeedSlot(): FeedSlot {
       "Try again in a moment.",
       { retryAfterMs: 1_000 },
     );
+  const held = (): Feed => {
+    if (current === undefined) {
+      throw absent();
+    }
+    return current;
+  };
   return {
     fill(filled) {
       current = filled;
@@ -61,6 +67,9 @@ export function createFeedSlot(): FeedSlot {
     subscribe: (request, signal) => current?.subscribe(request, signal) ?? refused(absent()),
     open: (request, signal) => current?.open(request, signal) ?? Promise.reject(absent()),
     update: (request, signal) => current?.update(request, signal) ?? Promise.reject(absent()),
+    check: (selectors) => held().check(selectors),
+    locate: async (start, signal) => await held().locate(start, signal),
+    recognise: async (cursor, signal) => await held().recognise(cursor, signal),
     publish: (request, signal) => current?.publish(request, signal) ?? Promise.reject(absent()),
     async drain(graceMs) {
       draining = true;

@@ -1,5 +1,6 @@
 import { systemClock, systemTimers } from "../clock.ts";
-import { FeedError, goingDown } from "../errors.ts";
+import type { Cursor } from "../cursor.ts";
+import { type FeedError, goingDown } from "../errors.ts";
 import type { Version } from "../event.ts";
 import type {
   EpochFeed,
@@ -8,6 +9,7 @@ import type {
   FeedState,
   FeedStatus,
   OpenStream,
+  Start,
   StreamRequest,
   StreamUpdate,
 } from "../feed.ts";
@@ -19,13 +21,15 @@ import { Tail } from "../log/tail.ts";
 import type { Clock, FeedStore, Publication, Published, Timers, WakeUp } from "../ports.ts";
 import { compileSelectors, type Matcher, type Selector } from "../selector/selector.ts";
 import type { Delivery } from "../stream/delivery.ts";
-import { passBarrier, type ResolvedStart, resolveStart, type StartContext } from "../stream/start.ts";
+import { locate, recognise } from "../stream/location.ts";
+import { type PositionContext, passBarrier, type ResolvedStart, resolveStart } from "../stream/start.ts";
 import { type RandomBytes, systemRandomBytes } from "../stream/stream-directory.ts";
 import { lifeOf } from "../stream/stream-life.ts";
 import type { StreamMail } from "../stream/stream-mail.ts";
 import { StreamUpdates } from "../stream/stream-updates.ts";
 import { SubscribedStream } from "../stream/subscribed-stream.ts";
 import { nextWake } from "../wake-set.ts";
+import { outcomeUnknown, reopening, starting } from "./feed-failures.ts";
 import { DEFAULT_LIMITS, type FeedLimits, tooManySelectors } from "./feed-limits.ts";
 import type { FeedStats } from "./feed-stats.ts";
 import { type HostView, StreamHost } from "./stream-host.ts";
@@ -63,8 +67,6 @@ export interface FeedOptions {
   /** Told of each tick. Default: nobody is. */
   readonly observer?: FeedObserver;
 }
-
-const RETRY_AFTER_MS = 1_000;
 
 /** One process's view of the feed. Start it before use; see `Feed`. */
 export function createFeed(options: FeedOptions): EpochFeed {
@@ -356,18 +358,36 @@ class FeedService implements EpochFeed, HostView {
   }
 
   async #resolve(request: StreamRequest, matcher: Matcher, ending: AbortController): Promise<ResolvedStart> {
-    const { store, wakeUp } = this.#options;
-    const failure = () => this.#reason;
-    const context: StartContext = { store, wakeUp, log: this.log, matcher, oldest: this.oldest, failure };
+    const context = { ...this.#positions, matcher };
+    const { start, afterTransaction = "" } = request;
     this.#opening.add(ending);
     try {
-      if (request.afterTransaction !== undefined && request.afterTransaction !== "") {
-        await this.#unlessOver(passBarrier(request.afterTransaction, context, ending.signal));
+      if (afterTransaction !== "") {
+        await this.#unlessOver(passBarrier(afterTransaction, context, ending.signal));
       }
-      return await this.#unlessOver(resolveStart(request.start, context, ending.signal));
+      return await this.#unlessOver(resolveStart(start, context, ending.signal));
     } finally {
       this.#opening.delete(ending);
     }
+  }
+
+  get #positions(): PositionContext {
+    const { store, wakeUp } = this.#options;
+    return { store, wakeUp, log: this.log, oldest: this.oldest, failure: () => this.#reason };
+  }
+
+  check(selectors: readonly Selector[]): void {
+    this.#compile(selectors);
+  }
+
+  async locate(start: Start, signal: AbortSignal): Promise<Cursor> {
+    this.#assertServing();
+    return await this.#unlessOver(locate(start, this.#positions, signal));
+  }
+
+  async recognise(cursor: string, signal: AbortSignal): Promise<Cursor> {
+    this.#assertServing();
+    return await this.#unlessOver(recognise(cursor, this.#positions, signal));
   }
 
   /** Whoever meets another epoch before the tail does is told what the tail will find; and the tail shall look at once. */
@@ -397,9 +417,7 @@ class FeedService implements EpochFeed, HostView {
       throw this.#refusal(over);
     }
     if (!started) {
-      throw new FeedError("DATABASE_UNAVAILABLE", "The feed is starting.", "Try again in a moment.", {
-        retryAfterMs: RETRY_AFTER_MS,
-      });
+      throw starting();
     }
   }
 
@@ -414,23 +432,4 @@ class FeedService implements EpochFeed, HostView {
     this.#refuseOpening(goingDown());
     this.#host.wakeAll();
   }
-}
-
-/** Nothing of the call has happened, and soon there is a feed that it can happen in. */
-function reopening(cause?: FeedError): FeedError {
-  return new FeedError(
-    "DATABASE_UNAVAILABLE",
-    "The database goes on in another history than this server has followed so far, and is being opened anew.",
-    "Try again in a moment.",
-    { retryAfterMs: RETRY_AFTER_MS, cause },
-  );
-}
-
-function outcomeUnknown(epoch: string, cause: unknown): FeedError {
-  return new FeedError(
-    "EPOCH_CHANGED",
-    `The events were committed in epoch ${epoch}, which has ended since: the history in force may have lost them.`,
-    "Look whether they are there, and publish them again if not; with the same idempotency key there is no need to look.",
-    { cause },
-  );
 }

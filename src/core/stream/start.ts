@@ -27,17 +27,24 @@ export interface BegunSnapshot {
   readonly started: SnapshotStarted;
 }
 
-/** What a start is resolved against. */
-export interface StartContext {
+/** What a position is found with. */
+export interface PositionContext {
   readonly store: FeedStore;
   readonly log: Log;
   readonly wakeUp: WakeUp;
-  readonly matcher: Matcher;
   /** Oldest version that the database is known to keep: for what errors tell. */
   readonly oldest: Version;
   /** What has made the feed unusable for streams: then it is no use waiting for it to move. */
   readonly failure: () => FeedError | undefined;
 }
+
+/** What a start is resolved against. */
+export interface StartContext extends PositionContext {
+  readonly matcher: Matcher;
+}
+
+/** A start that stands for a place in the order, whoever asks. */
+export type PlainStart = Exclude<Start, { readonly kind: "cursor" | "snapshot" }>;
 
 const TOKEN = /^([0-9a-f-]{36}):([0-9]{1,20})$/;
 
@@ -48,17 +55,7 @@ const TOKEN = /^([0-9a-f-]{36}):([0-9]{1,20})$/;
  * @throws FeedError CURSOR_INVALID, EPOCH_CHANGED, HISTORY_LOST, DATABASE_UNAVAILABLE.
  */
 export async function resolveStart(start: Start, context: StartContext, signal: AbortSignal): Promise<ResolvedStart> {
-  const { log } = context;
   switch (start.kind) {
-    case "now":
-      return await plain(positionAt(log.head, context, signal));
-    case "oldest":
-      return await plain(oldestPosition(context, signal));
-    case "version":
-      await assertShared(start, context, signal);
-      return await plain(positionAt(start.version, context, signal));
-    case "time":
-      return await plain(positionAtTime(start.timeMicros, context, signal));
     case "cursor": {
       const cursor = cursorOf(start.cursor, context);
       await assertShared(cursor, context, signal);
@@ -68,6 +65,27 @@ export async function resolveStart(start: Start, context: StartContext, signal: 
     }
     case "snapshot":
       return await fromSnapshot(context, undefined, signal);
+    default:
+      return { position: await plainPosition(start, context, signal), snapshot: undefined };
+  }
+}
+
+/** @throws FeedError as `resolveStart` */
+export async function plainPosition(
+  start: PlainStart,
+  context: PositionContext,
+  signal: AbortSignal,
+): Promise<Position> {
+  switch (start.kind) {
+    case "now":
+      return await positionAt(context.log.head, context, signal);
+    case "oldest":
+      return await oldestPosition(context, signal);
+    case "version":
+      await assertShared(start, context, signal);
+      return await positionAt(start.version, context, signal);
+    case "time":
+      return await positionAtTime(start.timeMicros, context, signal);
   }
 }
 
@@ -90,10 +108,6 @@ export async function passBarrier(token: string, context: StartContext, signal: 
   const version = await context.store.settled(xid, signal);
   context.wakeUp.nudge();
   await headReaches(version, context, signal);
-}
-
-async function plain(position: Promise<Position>): Promise<ResolvedStart> {
-  return { position: await position, snapshot: undefined };
 }
 
 /** Where an epoch has ended since, what the rest of a piece held may be another thing now: then all of it is delivered. */
@@ -141,12 +155,12 @@ async function cutSnapshot(
   }
 }
 
-async function oldestPosition(context: StartContext, signal: AbortSignal): Promise<Position> {
+async function oldestPosition(context: PositionContext, signal: AbortSignal): Promise<Position> {
   const version = (await context.store.bounds(signal)).oldest - 1;
   return { version, tick: await tickOf(version, context, signal) };
 }
 
-async function positionAtTime(timeMicros: number, context: StartContext, signal: AbortSignal): Promise<Position> {
+async function positionAtTime(timeMicros: number, context: PositionContext, signal: AbortSignal): Promise<Position> {
   const tick = await context.store.tickAt(timeMicros, signal);
   if (tick !== undefined) {
     return await positionAt(tickEnd(tick), context, signal);
@@ -159,9 +173,23 @@ async function positionAtTime(timeMicros: number, context: StartContext, signal:
   return await positionAt(0, context, signal);
 }
 
-async function positionAtCursor(cursor: Cursor, context: StartContext, signal: AbortSignal): Promise<Position> {
+/**
+ * Makes sure that a stream can go on after this cursor, whose epoch is the one in force or shares its version.
+ *
+ * @throws FeedError as `resolveStart`
+ */
+export async function positionAtCursor(
+  cursor: Cursor,
+  context: PositionContext,
+  signal: AbortSignal,
+): Promise<Position> {
   const position = await positionAt(cursor.version, context, signal);
-  const { tick } = position;
+  assertSameHistory(cursor, position.tick, context);
+  return position;
+}
+
+/** @throws FeedError CURSOR_INVALID when the tick that settles the cursor's version is not the one that it remembers */
+export function assertSameHistory(cursor: Cursor, tick: Tick | undefined, context: PositionContext): void {
   if (tick !== undefined && cursor.fingerprint !== 0 && tick.fingerprint !== cursor.fingerprint) {
     throw new FeedError(
       "CURSOR_INVALID",
@@ -170,10 +198,10 @@ async function positionAtCursor(cursor: Cursor, context: StartContext, signal: A
       whatIsThere(context),
     );
   }
-  return position;
 }
 
-function cursorOf(text: string, context: StartContext): Cursor {
+/** @throws FeedError CURSOR_INVALID */
+export function cursorOf(text: string, context: PositionContext): Cursor {
   try {
     return decodeCursor(text);
   } catch (error) {
@@ -185,12 +213,12 @@ function cursorOf(text: string, context: StartContext): Cursor {
 }
 
 /** What a client whose position is no good can go on from. */
-function whatIsThere({ store, log, oldest }: StartContext): FeedErrorDetail {
+function whatIsThere({ store, log, oldest }: PositionContext): FeedErrorDetail {
   return { epoch: store.epoch, oldestVersion: oldest, headVersion: log.head };
 }
 
 /** Makes sure that a stream can go on after this version. */
-async function positionAt(version: Version, context: StartContext, signal: AbortSignal): Promise<Position> {
+async function positionAt(version: Version, context: PositionContext, signal: AbortSignal): Promise<Position> {
   const { store, log } = context;
   if (version > log.head) {
     await assertSettled(version, context, signal);
@@ -208,8 +236,12 @@ async function positionAt(version: Version, context: StartContext, signal: Abort
   return { version, tick };
 }
 
-/** This replica may be behind; only the database knows. */
-async function assertSettled(version: Version, context: StartContext, signal: AbortSignal): Promise<void> {
+/**
+ * This replica may be behind; only the database knows.
+ *
+ * @throws FeedError CURSOR_INVALID
+ */
+export async function assertSettled(version: Version, context: PositionContext, signal: AbortSignal): Promise<void> {
   const { oldest, head } = await context.store.bounds(signal);
   if (version > head) {
     throw new FeedError(
@@ -221,7 +253,7 @@ async function assertSettled(version: Version, context: StartContext, signal: Ab
   }
 }
 
-async function headReaches(version: Version, context: StartContext, signal: AbortSignal): Promise<void> {
+async function headReaches(version: Version, context: PositionContext, signal: AbortSignal): Promise<void> {
   const { log, failure } = context;
   while (log.head < version) {
     const reason = failure();
@@ -232,11 +264,11 @@ async function headReaches(version: Version, context: StartContext, signal: Abor
   }
 }
 
-async function tickOf(version: Version, context: StartContext, signal: AbortSignal): Promise<Tick | undefined> {
+async function tickOf(version: Version, context: PositionContext, signal: AbortSignal): Promise<Tick | undefined> {
   return context.log.tickOf(version) ?? (await context.store.tickOf(version, signal));
 }
 
-function historyLost(what: string, bounds: Bounds, context: StartContext): FeedError {
+function historyLost(what: string, bounds: Bounds, context: PositionContext): FeedError {
   return new FeedError(
     "HISTORY_LOST",
     `${what} is older than what is kept: the oldest version is ${bounds.oldest}.`,

@@ -252,6 +252,8 @@ export interface SubscriptionState {
   readonly id: string;
   readonly state: SubscriptionRecord["state"];
   readonly generation: number;
+  /** The generation that the last `seek` raised it to; 0 when it was never moved. */
+  readonly movedGeneration: number;
 }
 
 /** All subscriptions in a few numbers. */

@@ -1,6 +1,5 @@
-import { encodeCursor } from "../../../src/core/cursor.ts";
+import { decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
-import { NO_STATS } from "../../../src/core/feed/feed-stats.ts";
 import type { Feed, FeedStatus, OpenStream, StreamRequest, StreamUpdate } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
@@ -49,6 +48,9 @@ export function createScriptedFeed(script: Script): Feed {
     }),
     stats: () => NO_STATS,
     update: async (request) => (await script.update?.(request)) ?? 1,
+    check: () => undefined,
+    locate: async () => opened.cursor,
+    recognise: async (cursor) => decodeCursor(cursor),
     async *subscribe(request, signal) {
       streams++;
       try {
