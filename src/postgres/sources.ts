@@ -101,7 +101,7 @@ export interface SourceProblem {
  * DATABASE_UNAVAILABLE (the lock was not to be had: names the pids in the way).
  */
 export async function watchTable(
-  database: pg.Client,
+  database: pg.ClientBase,
   request: WatchRequest,
   options: LockOptions = {},
 ): Promise<Source> {
@@ -127,7 +127,11 @@ export interface PollRequest extends Omit<WatchRequest, TriggerSettings> {
 }
 
 /** Has servers look at a table from time to time. Needs SELECT on it, nothing else. Rejects as `watchTable` does. */
-export async function pollTable(database: pg.Client, request: PollRequest, options: LockOptions = {}): Promise<Source> {
+export async function pollTable(
+  database: pg.ClientBase,
+  request: PollRequest,
+  options: LockOptions = {},
+): Promise<Source> {
   return await begin(
     database,
     request,
@@ -147,7 +151,7 @@ export async function pollTable(database: pg.Client, request: PollRequest, optio
 type Notice = { readonly [part in "severity" | "message" | "hint"]?: string | undefined };
 
 async function begin(
-  database: pg.Client,
+  database: pg.ClientBase,
   request: Omit<WatchRequest, TriggerSettings>,
   statement: string,
   further: readonly Literal[],
@@ -175,7 +179,7 @@ async function begin(
  *
  * Rejects with SOURCE_NOT_FOUND when it is not watched, and else as `watchTable` does.
  */
-export async function unwatchTable(database: pg.Client, table: string, options: LockOptions = {}): Promise<void> {
+export async function unwatchTable(database: pg.ClientBase, table: string, options: LockOptions = {}): Promise<void> {
   const sources = await listSources(database);
   const gone = sources.find((source) => source.table === undefined && source.watchedAs === table);
   const oid = gone?.oid ?? (await tableOid(database, table));
@@ -188,9 +192,9 @@ export async function unwatchTable(database: pg.Client, table: string, options: 
 }
 
 /** All watched tables by name, each with what is wrong with its capture. A client must not be in a transaction. */
-export async function listSources(database: pg.Client | pg.Pool): Promise<readonly Source[]> {
+export async function listSources(database: pg.ClientBase | pg.Pool): Promise<readonly Source[]> {
   try {
-    if (database instanceof pg.Client) return await look(database, () => readSources(database));
+    if (!(database instanceof pg.Pool)) return await look(database, () => readSources(database));
     const unending = new AbortController().signal;
     return await withLease(database, unending, ({ client }) => look(client, () => readSources(client)));
   } catch (error) {
@@ -294,7 +298,7 @@ function* problemsOf(row: ListedSource): Generator<SourceProblem> {
   }
 }
 
-async function tableOid(database: pg.Client, table: string): Promise<number> {
+async function tableOid(database: pg.ClientBase, table: string): Promise<number> {
   try {
     const { rows } = await database.query<{ oid: number | null }>("select to_regclass($1)::oid as oid", [table]);
     const oid = rows[0]?.oid;
@@ -315,7 +319,7 @@ async function tableOid(database: pg.Client, table: string): Promise<number> {
  * that freezes between two would keep the table locked against its writers.
  */
 async function change<R extends pg.QueryResultRow>(
-  database: pg.Client,
+  database: pg.ClientBase,
   statement: string,
   parameters: readonly Literal[],
 ): Promise<pg.QueryResult<R>> {

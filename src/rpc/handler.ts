@@ -4,6 +4,7 @@ import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { file_millrace_v1_error } from "../../gen/millrace/v1/error_pb.js";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
+import { SourceService } from "../../gen/millrace/v1/source_service_pb.js";
 import { systemTimers } from "../core/clock.ts";
 import { withoutEndlessTimeouts } from "./endless-timeouts.ts";
 import { createFailureInterceptor } from "./failures.ts";
@@ -20,6 +21,7 @@ import type { RpcHandler, StreamHandler } from "./node-call.ts";
 import { peerKey, peerOf } from "./peer.ts";
 import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
+import { createSourceService, type SourceServiceOptions } from "./source-service.ts";
 import { withReadableErrors } from "./unreadable.ts";
 import { createValidationInterceptor } from "./validation.ts";
 
@@ -52,6 +54,8 @@ export interface RpcHandlerOptions extends Omit<FeedServiceOptions, "compressMin
   readonly onStreamEnd?: OnStreamEnd | undefined;
   /** What handed-off streams have sent is added up here. */
   readonly traffic?: Traffic | undefined;
+  /** What SourceService stands on. Default: it is not served. */
+  readonly sources?: SourceServiceOptions | undefined;
 }
 
 /** Above any message: Connect compresses nothing, but still reads what clients compressed. */
@@ -74,8 +78,10 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
   const handler = connectNodeAdapter({
     routes(router: ConnectRouter) {
       router.service(FeedService, feedService);
+      if (options.sources !== undefined) router.service(SourceService, createSourceService(options.sources));
+      const sourceService = options.sources === undefined ? [] : [SourceService];
       addHealth(router, options.feed);
-      addReflection(router, [FeedService, Health], [file_millrace_v1_error]);
+      addReflection(router, [FeedService, ...sourceService, Health], [file_millrace_v1_error]);
       router.handlers.splice(
         0,
         router.handlers.length,

@@ -122,6 +122,10 @@ export const configSchema = z
       .enum(["auto", "refuse"], { error: "must be auto or refuse" })
       .default("auto")
       .describe("When the database was restored, failed over or copied: begin a new epoch, or refuse to start"),
+    sourcesApi: z
+      .enum(["auto", "on", "off"], { error: "must be auto, on or off" })
+      .default("auto")
+      .describe("Whether callers may list and change the watched tables; auto: when it listens on loopback only"),
     migrate: flag.default(true).describe("Bring the schema up to date at start"),
     drainMs: count(0, 600_000).default(10_000).describe("Time for streams to end after SIGTERM, in milliseconds"),
     logLevel: z
@@ -182,6 +186,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   historyConnections: "MILLRACE_HISTORY_CONNECTIONS",
   serviceConnections: "MILLRACE_SERVICE_CONNECTIONS",
   newEpoch: "MILLRACE_NEW_EPOCH",
+  sourcesApi: "MILLRACE_SOURCES_API",
   migrate: "MILLRACE_MIGRATE",
   drainMs: "MILLRACE_DRAIN_MS",
   logLevel: "MILLRACE_LOG_LEVEL",

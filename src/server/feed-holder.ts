@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { EpochFeed, FeedFailure } from "../core/feed.ts";
 import { type Ancestor, EpochOver, epochChanged } from "../core/lineage.ts";
+import type { Sources } from "../core/source/sources.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import { waitForDatabase } from "./database-wait.ts";
 import type { FeedSlot } from "./feed-slot.ts";
@@ -16,6 +17,8 @@ export interface OpenedFeed {
   problems(): readonly Problem[];
   /** What is kept, as it was looked at last; answers from memory. */
   storage?(): StorageReport | undefined;
+  /** The watched tables, where there are any to speak of. */
+  readonly sources?: Sources;
   /** Ends the feed and its store, in that order. */
   stop(): Promise<void>;
 }
@@ -71,6 +74,10 @@ export class FeedHolder {
 
   storage(): StorageReport | undefined {
     return this.#held?.opened.storage?.();
+  }
+
+  sources(): Sources | undefined {
+    return this.#held?.opened.sources;
   }
 
   /** Waits for the database as long as that can help; then for changes of its epoch. */

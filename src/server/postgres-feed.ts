@@ -14,6 +14,7 @@ import { createPoller } from "../postgres/poll/poller.ts";
 import { createKeeper } from "../postgres/retention/keeper.ts";
 import { readStorage, type Storage, storageProblems } from "../postgres/retention/storage.ts";
 import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
+import { createSourceControl } from "../postgres/source/source-control.ts";
 import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore, type PostgresStore } from "../postgres/store.ts";
 import type { Config } from "./config.ts";
@@ -23,6 +24,8 @@ import { createProblemMonitor } from "./problem-monitor.ts";
 
 /** The monitor's connection is kept no longer than it takes to look. */
 const MONITOR_IDLE_MS = 1_000;
+/** For those who change sources: one may wait for a table's lock. */
+const CONTROL_CONNECTIONS = 2;
 /** Several looks of the monitor: what one that fails leaves out is not missed, what a database that is away hides is. */
 const STORAGE_MAX_AGE_MS = 60_000;
 
@@ -102,6 +105,8 @@ async function openPostgresFeed(
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
   await startBackground(opening, { pool, config, store, log, signal });
+  const controlPool = createPool({ url: databaseUrl, max: CONTROL_CONNECTIONS, idleMs: MONITOR_IDLE_MS });
+  opening.defer(() => controlPool.end());
 
   const open = opening.move();
   return {
@@ -110,6 +115,7 @@ async function openPostgresFeed(
     lineage: store.lineage,
     problems: monitor.current,
     storage: lastStorage.current,
+    sources: createSourceControl({ pool: controlPool }),
     stop: () => open.disposeAsync(),
   };
 }

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { systemClock } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
+import type { Sources } from "../core/source/sources.ts";
 import { muxedBody } from "../mux/mux.ts";
 import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
@@ -13,6 +14,7 @@ import { FeedHolder, type OpenFeed } from "./feed-holder.ts";
 import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createLogger } from "./logger.ts";
+import { isLoopback } from "./loopback.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createPages } from "./pages.ts";
 import { postgresFeedOpener } from "./postgres-feed.ts";
@@ -72,6 +74,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     shutdown: shutdown.signal,
     problems: () => holder.problems(),
     storage: () => holder.storage(),
+    sources: () => holder.sources(),
   };
   const listener = await openPort(config, handlers);
   log.info({ url: listener.url, version: serverVersion }, "listening");
@@ -135,10 +138,11 @@ interface Handlers {
   readonly shutdown: AbortSignal;
   readonly problems: () => readonly Problem[];
   readonly storage: () => StorageReport | undefined;
+  readonly sources: () => Sources | undefined;
 }
 
 async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
-  const { slot, log, shutdown, problems, storage, metrics, traffic } = handlers;
+  const { slot, log, shutdown, problems, storage, sources, metrics, traffic } = handlers;
   let url = "";
   const rpc = createRpcHandlers({
     feed: slot,
@@ -156,6 +160,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
     shutdownSignal: shutdown,
     inFlight: { connectionBytes: config.connectionBytes },
     traffic,
+    sources: { sources, enabled: servesSources(config) },
     fallback: createPages({
       feed: slot,
       url: () => url,
@@ -181,6 +186,11 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
   });
   url = listener.url;
   return listener;
+}
+
+/** Whoever may watch a table may read it: not for everybody on a network, unless somebody says so. */
+function servesSources({ sourcesApi, host }: Config): boolean {
+  return sourcesApi === "auto" ? isLoopback(host) : sourcesApi === "on";
 }
 
 async function readCertificate({ tlsCert, tlsKey }: Config): Promise<{ cert: string; key: string } | undefined> {

@@ -103,6 +103,9 @@ describe("buf curl --list-methods", () => {
       "millrace.v1.FeedService/Publish",
       "millrace.v1.FeedService/Subscribe",
       "millrace.v1.FeedService/UpdateStream",
+      "millrace.v1.SourceService/ListSources",
+      "millrace.v1.SourceService/UnwatchSource",
+      "millrace.v1.SourceService/WatchSource",
     ]);
   });
 });
