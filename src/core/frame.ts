@@ -1,5 +1,6 @@
 import type { Cursor } from "./cursor.ts";
 import type { Event, Version } from "./event.ts";
+import type { Tick } from "./page.ts";
 import type { GapReason } from "./policy/policy.ts";
 
 /** How a stream stands to the feed. SNAPSHOT before all else while it delivers one. */
@@ -33,6 +34,8 @@ export interface EventsFrame {
   readonly cursor: Cursor;
   /** It ends on a tick boundary. */
   readonly complete: boolean;
+  /** The ticks that hold its events, in order, as far as they are known; only where the codec asks for them. */
+  readonly ticks?: readonly Tick[] | undefined;
   /** Of a frame that a lane hands to many streams; absent when it is one stream's own. */
   readonly shared?: SharedFrame | undefined;
 }

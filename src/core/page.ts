@@ -41,6 +41,27 @@ export function tickHolding(ticks: readonly Tick[], version: Version): Tick | un
   return found !== undefined && found.firstVersion <= version ? found : undefined;
 }
 
+/** What knows the ticks of some versions. */
+interface TickFinder {
+  tickOf(version: Version): Tick | undefined;
+}
+
+/** The ticks that hold these events, which are in order; without those that neither the log nor the page has. */
+export function ticksHolding(events: readonly Event[], log: TickFinder, page: Page | undefined): readonly Tick[] {
+  const found: Tick[] = [];
+  let until = -1;
+  for (const { version } of events) {
+    if (version > until) {
+      const tick = log.tickOf(version) ?? tickHolding(page?.ticks ?? [], version);
+      until = tick === undefined ? version : tickEnd(tick);
+      if (tick !== undefined) {
+        found.push(tick);
+      }
+    }
+  }
+  return found;
+}
+
 /**
  * A run of consecutive versions, read at once: from memory or from the table, a stream cannot tell.
  *

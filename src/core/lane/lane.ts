@@ -2,21 +2,13 @@ import type { Cursor } from "../cursor.ts";
 import type { Event, Version } from "../event.ts";
 import type { EventsFrame } from "../frame.ts";
 import type { Log } from "../log/log.ts";
-import { type Page, pageEnd, type Tick } from "../page.ts";
+import { type Page, pageEnd, type Tick, ticksHolding } from "../page.ts";
 import type { Matcher } from "../selector/selector.ts";
 import type { AlarmClock } from "../stream/alarm-clock.ts";
-import {
-  Batch,
-  type Passage,
-  type Position,
-  type Progress,
-  type ScanOptions,
-  scan,
-  trimToBoundary,
-} from "../stream/scan.ts";
+import { Batch, type Passage, type Progress, type ScanOptions, scan, trimToBoundary } from "../stream/scan.ts";
 import { Parked } from "../wake-set.ts";
 import type { LaneBudget, Rememberer } from "./lane-budget.ts";
-import { boundaryBetween, cutTrail } from "./lane-cut.ts";
+import { boundaryBetween, type Cut, cutTrail } from "./lane-cut.ts";
 import { LaneHold } from "./lane-hold.ts";
 import { LaneMemory } from "./lane-memory.ts";
 import { LaneTrail } from "./lane-trail.ts";
@@ -34,6 +26,8 @@ export interface LaneCodec {
   readonly identity: string;
   /** Bytes that an event takes in a batch. */
   readonly measure: (event: Event) => number;
+  /** Whether frames say which ticks hold their events: for those who give each event a cursor. Default false. */
+  readonly wantsTicks?: boolean | undefined;
 }
 
 /** Most that one events frame holds. An event that is larger gets a frame of its own. */
@@ -226,9 +220,17 @@ export class Lane implements Rememberer {
     return step ?? known;
   }
 
-  /** A frame of its own, of events that a stream has chosen among those of the lane. */
-  frame(events: readonly Event[], cursor: Cursor, complete: boolean): EventsFrame {
-    return { kind: "events", events, cursor, complete, shared: undefined };
+  /**
+   * A frame of its own, of events that a stream has chosen among those of the lane.
+   *
+   * @param page - of history, that holds what the log does not
+   */
+  frame(events: readonly Event[], cursor: Cursor, complete: boolean, page?: Page): EventsFrame {
+    return { kind: "events", events, cursor, complete, ticks: this.#ticksOf(events, page), shared: undefined };
+  }
+
+  #ticksOf(events: readonly Event[], page: Page | undefined): readonly Tick[] | undefined {
+    return this.terms.codec.wantsTicks === true ? ticksHolding(events, this.#view.log, page) : undefined;
   }
 
   shed(): void {
@@ -294,7 +296,7 @@ export class Lane implements Rememberer {
     const onTrail = scanned < this.horizon && this.#view.log.oldest <= scanned + 1;
     if (onTrail && trail !== undefined && trail.from <= scanned) {
       const cut = cutTrail(trail, scanned, this.horizon, this.#scan, this.#view.log);
-      return this.#step(cut, cut.boundary, cut.events, cut.bytes);
+      return this.#step(cut, cut, undefined);
     }
     const ahead = progress.clone();
     ahead.boundary = undefined;
@@ -304,14 +306,14 @@ export class Lane implements Rememberer {
     if (ahead.scanned === scanned) {
       return undefined;
     }
-    return this.#step(ahead, ahead.boundary, batch.events, batch.bytes);
+    const { boundary } = ahead;
+    return this.#step(ahead, { boundary, events: batch.events, bytes: batch.bytes }, page);
   }
 
   #step(
     { scanned, tick }: { readonly scanned: Version; readonly tick: Tick | undefined },
-    boundary: Position | undefined,
-    events: readonly Event[],
-    bytes: number,
+    { boundary, events, bytes }: Pick<Cut, "boundary" | "events" | "bytes">,
+    page: Page | undefined,
   ): LaneStep {
     const last = events.at(-1);
     if (last === undefined) {
@@ -322,7 +324,8 @@ export class Lane implements Rememberer {
     const { version } = position;
     const fingerprint = position.tick?.fingerprint ?? 0;
     const cursor = { epoch: this.#view.epoch, version, fingerprint, snapshot: undefined };
-    const frame: EventsFrame = { kind: "events", events, cursor, complete, shared: { bytes: undefined } };
+    const ticks = this.#ticksOf(events, page);
+    const frame: EventsFrame = { kind: "events", events, cursor, complete, ticks, shared: { bytes: undefined } };
     return { scanned, tick, boundary, frame, bytes };
   }
 

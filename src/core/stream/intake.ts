@@ -87,10 +87,10 @@ export class Intake {
     if (piece === undefined) {
       trimToBoundary(ahead, batch);
     }
-    return ahead.scanned === progress.scanned ? undefined : this.#passage(ahead, batch, piece);
+    return ahead.scanned === progress.scanned ? undefined : this.#passage(ahead, batch, piece, page);
   }
 
-  #passage(ahead: Progress, batch: Batch, piece: Thinned | undefined): Passage {
+  #passage(ahead: Progress, batch: Batch, piece: Thinned | undefined, page: Page | undefined): Passage {
     const { lane, feed } = this.#options;
     const { scanned, tick, boundary } = ahead;
     if (batch.empty) {
@@ -105,7 +105,7 @@ export class Intake {
       snapshot: undefined,
       thinned,
     };
-    const frame = lane.frame(batch.events, cursor, thinned === undefined && ahead.clean);
+    const frame = lane.frame(batch.events, cursor, thinned === undefined && ahead.clean, page);
     return { scanned, tick, boundary, frame };
   }
 
