@@ -66,7 +66,8 @@ async function write(set: Setup, ticks: number, eventsEach: number): Promise<voi
   for (let tick = 0; tick < ticks; tick += 1) {
     const transaction = set.memory.begin();
     for (let i = 0; i < eventsEach; i += 1) {
-      transaction.emit({ topic: "notes", key: `k${i % 3}`, operation: "MESSAGE", payload: "{}", headers: {} });
+      const key = i === 0 ? `only in ${tick}` : `k${i % 3}`;
+      transaction.emit({ topic: "notes", key, operation: "MESSAGE", payload: "{}", headers: {} });
     }
     transaction.commit();
     await set.time.pass(50);
