@@ -23,11 +23,18 @@ export interface Cursor {
   readonly snapshot: SnapshotPlace | "anew" | undefined;
   /** In the middle of a piece that a policy thinned: what is left out of the rest of it has been told. Outside of snapshots. */
   readonly thinned?: Thinned | undefined;
+  /**
+   * In a group: which delivery to this member it stands after, from 1. A group's frames do not rise by version (what is
+   * delivered again comes later), so that the version alone would not say what whoever acknowledges it has been given.
+   * Outside of snapshots and thinned pieces; means nothing to a stream that begins here.
+   */
+  readonly delivery?: number | undefined;
 }
 
 // Text form: base64url, without padding, of
 //   format byte · flags · 16 bytes of epoch · varint version
 //   · with a place: 4 bytes of shape · varint sources · varint rows · with a key: varint of its length, and the key in UTF-8
+//   · of a group: varint of the delivery
 //   · in a thinned piece: varint of its last version less the cursor's · varint of every how many events, 0 for each key's last
 //   · 4 bytes of fingerprint · 4 bytes of FNV-1a over all before.
 // The checksum guards against damage (a digit lost in copying), not against forgery: a forged cursor reads nothing that
@@ -37,7 +44,15 @@ const FLAG_ANEW = 1;
 const FLAG_PLACE = 2;
 const FLAG_KEY = 4;
 const FLAG_THINNED = 8;
-const FLAGS_KNOWN: ReadonlySet<number> = new Set([0, FLAG_ANEW, FLAG_PLACE, FLAG_PLACE | FLAG_KEY, FLAG_THINNED]);
+const FLAG_DELIVERY = 16;
+const FLAGS_KNOWN: ReadonlySet<number> = new Set([
+  0,
+  FLAG_ANEW,
+  FLAG_PLACE,
+  FLAG_PLACE | FLAG_KEY,
+  FLAG_THINNED,
+  FLAG_DELIVERY,
+]);
 const EPOCH_OFFSET = 2;
 const VERSION_OFFSET = 18;
 const MAX_VARINT_BYTES = 8;
@@ -67,8 +82,7 @@ export function encodeCursor(cursor: Cursor, maxCharacters = MAX_CHARACTERS): st
   }
   const { snapshot } = cursor;
   if (typeof snapshot !== "object") {
-    const flags = snapshot === "anew" ? FLAG_ANEW : cursor.thinned === undefined ? 0 : FLAG_THINNED;
-    return textOf(cursor, flags, undefined, undefined);
+    return textOf(cursor, snapshot === "anew" ? FLAG_ANEW : flagsOf(cursor), undefined, undefined);
   }
   const key = snapshot.key === undefined ? undefined : encoder.encode(snapshot.key);
   const fits = MAX_FIXED_BYTES + (key?.length ?? 0) <= Math.min(maxCharacters, MAX_CHARACTERS) * 0.75;
@@ -76,6 +90,10 @@ export function encodeCursor(cursor: Cursor, maxCharacters = MAX_CHARACTERS): st
     return textOf(cursor, FLAG_ANEW, undefined, undefined);
   }
   return textOf(cursor, key === undefined ? FLAG_PLACE : FLAG_PLACE | FLAG_KEY, snapshot, key);
+}
+
+function flagsOf({ thinned, delivery }: Cursor): number {
+  return thinned !== undefined ? FLAG_THINNED : delivery !== undefined ? FLAG_DELIVERY : 0;
 }
 
 function textOf(cursor: Cursor, flags: number, place: SnapshotPlace | undefined, key: Uint8Array | undefined): string {
@@ -97,6 +115,9 @@ function textOf(cursor: Cursor, flags: number, place: SnapshotPlace | undefined,
   if (flags === FLAG_THINNED && cursor.thinned !== undefined) {
     length = writeVarint(bytes, length, cursor.thinned.until - cursor.version);
     length = writeVarint(bytes, length, cursor.thinned.every);
+  }
+  if (flags === FLAG_DELIVERY) {
+    length = writeVarint(bytes, length, cursor.delivery ?? 0);
   }
   view.setUint32(length, cursor.fingerprint >>> 0);
   length += 4;
@@ -124,9 +145,11 @@ export function decodeCursor(text: string): Cursor {
   const version = fields.varint();
   const place = (flags & FLAG_PLACE) === 0 ? undefined : placeFrom(fields, (flags & FLAG_KEY) !== 0);
   const thinned = version === undefined || flags !== FLAG_THINNED ? undefined : thinnedFrom(fields, version);
+  const delivery = flags === FLAG_DELIVERY ? fields.varint() : undefined;
   if (
     !FLAGS_KNOWN.has(flags) ||
     version === undefined ||
+    (flags === FLAG_DELIVERY && delivery === undefined) ||
     place === "damaged" ||
     thinned === "damaged" ||
     !fields.done
@@ -139,6 +162,7 @@ export function decodeCursor(text: string): Cursor {
     fingerprint: view.getUint32(end - 4),
     snapshot: flags === FLAG_ANEW ? "anew" : place,
     ...(thinned === undefined ? {} : { thinned }),
+    ...(delivery === undefined ? {} : { delivery }),
   };
 }
 

@@ -28,7 +28,14 @@ const thinned: fc.Arbitrary<Cursor> = fc
   .map(({ cursor, version, length, every }) => {
     return { ...cursor, version, snapshot: undefined, thinned: { until: version + length, every } };
   });
-const cursors = fc.oneof({ weight: 3, arbitrary: unthinned }, { weight: 1, arbitrary: thinned });
+const ofGroups: fc.Arbitrary<Cursor> = fc
+  .record({ cursor: unthinned, delivery: counts })
+  .map(({ cursor, delivery }) => ({ ...cursor, snapshot: undefined, delivery }));
+const cursors = fc.oneof(
+  { weight: 3, arbitrary: unthinned },
+  { weight: 1, arbitrary: thinned },
+  { weight: 1, arbitrary: ofGroups },
+);
 
 function refusalOf(text: string): FeedError | undefined {
   try {
@@ -45,9 +52,10 @@ describe("cursor", () => {
       fc.property(cursors, (cursor) => {
         const text = encodeCursor(cursor);
         expect(text).toMatch(/^[A-Za-z0-9_-]{36,4096}$/);
-        expect(typeof cursor.snapshot === "object" || text.length <= (cursor.thinned === undefined ? 46 : 57)).toBe(
-          true,
-        );
+        expect(
+          typeof cursor.snapshot === "object" ||
+            text.length <= (cursor.thinned === undefined && cursor.delivery === undefined ? 46 : 57),
+        ).toBe(true);
         expect(decodeCursor(text)).toEqual(cursor);
       }),
     );
