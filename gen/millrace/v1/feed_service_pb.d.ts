@@ -664,7 +664,9 @@ export declare type PollRequest = Message<"millrace.v1.PollRequest"> & {
 export declare const PollRequestSchema: GenMessage<PollRequest>;
 
 /**
- * A page.
+ * A page. One that was cut by `max_events` or `max_bytes` while more was settled is the same bytes for whoever asks with the
+ * same cursor, selectors, form and limits, on every replica and for as long as the epoch lasts. One that was waited for holds
+ * the first tick that has something, and is as of that tick: all who wait with one cursor get the same.
  *
  * @generated from message millrace.v1.PollResponse
  */
@@ -677,14 +679,15 @@ export declare type PollResponse = Message<"millrace.v1.PollResponse"> & {
   events: Event[];
 
   /**
-   * Where the next page begins: `after_cursor`, or with a subscription `acknowledge_cursor`. Never empty.
+   * Where the next page begins: `after_cursor`, or with a subscription `acknowledge_cursor`. Never empty. After an empty page it
+   * has moved over what was looked through in vain.
    *
    * @generated from field: string cursor = 2;
    */
   cursor: string;
 
   /**
-   * Something more is settled already: ask again at once.
+   * Something more is settled already, whether or not the selectors match it: ask again at once.
    *
    * @generated from field: bool has_more = 3;
    */
@@ -705,14 +708,14 @@ export declare type PollResponse = Message<"millrace.v1.PollResponse"> & {
   epoch: string;
 
   /**
-   * The last settled version.
+   * The last settled version. Absent from a page that was cut by a limit, which is to be the same for ever.
    *
-   * @generated from field: uint64 head_version = 6;
+   * @generated from field: optional uint64 head_version = 6;
    */
-  headVersion: bigint;
+  headVersion?: bigint | undefined;
 
   /**
-   * The page ends on a tick boundary, as `EventBatch.complete`.
+   * The page ends on a tick boundary, as `EventBatch.complete`. Always false in a snapshot that was cut, until its last row.
    *
    * @generated from field: bool complete = 7;
    */
