@@ -1,6 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
+import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { ErrorCode, type ErrorDetail, ErrorDetailSchema } from "../../gen/millrace/v1/error_pb.js";
 import { FeedError, type FeedErrorCode } from "../core/errors.ts";
 import type { RpcLog } from "./log.ts";
@@ -42,6 +43,11 @@ export const errorTable: Readonly<Record<FeedErrorCode, ErrorMapping>> = {
   DATABASE_UNAVAILABLE: { wire: ErrorCode.DATABASE_UNAVAILABLE, connect: Code.Unavailable, retryAfterMs: 1_000 },
   INTERNAL: { wire: ErrorCode.INTERNAL, connect: Code.Internal, retryAfterMs: undefined },
 };
+
+/** The HTTP status that Connect gives such a failure, for what answers over plain HTTP beside it. */
+export function httpStatusOf(code: FeedErrorCode): number {
+  return codeToHttpStatus(errorTable[code].connect);
+}
 
 /** The wire's form of a failure: code, "sentence. action", and the detail that lets the client go on. */
 export function connectErrorFromFeedError(error: FeedError): ConnectError {

@@ -5,13 +5,13 @@ import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { FeedError } from "../core/errors.ts";
 import { invalidRequest } from "./errors.ts";
 
-/**
- * Holds every request to the rules in its schema. A request that breaks one, or that cannot be read at all, fails with
- * INVALID_REQUEST and the path of each wrong field.
- */
-export function createValidationInterceptor(): Interceptor {
+/** Throws INVALID_REQUEST with the path of each field that breaks a rule of its schema. */
+export type RequestCheck = <Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>) => void;
+
+/** For requests that come another way than by RPC. */
+export function createRequestCheck(): RequestCheck {
   const validator = createValidator();
-  const assertValid = <Desc extends DescMessage>(schema: Desc, message: MessageShape<Desc>): void => {
+  return (schema, message) => {
     const result = validator.validate(schema, message);
     if (result.kind === "invalid") {
       throw invalidRequest(result.violations.map(violationText));
@@ -20,6 +20,14 @@ export function createValidationInterceptor(): Interceptor {
       throw result.error;
     }
   };
+}
+
+/**
+ * Holds every request to the rules in its schema. A request that breaks one, or that cannot be read at all, fails with
+ * INVALID_REQUEST and the path of each wrong field.
+ */
+export function createValidationInterceptor(): Interceptor {
+  const assertValid = createRequestCheck();
   return (next) => (request) => {
     if (!request.stream) {
       assertValid(request.method.input, request.message);
