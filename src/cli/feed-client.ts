@@ -1,4 +1,4 @@
-import { type Client, createClient } from "@connectrpc/connect";
+import { type Client, createClient, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport, Http2SessionManager } from "@connectrpc/connect-node";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
 import { usageFailure } from "./failure.ts";
@@ -16,9 +16,15 @@ export interface FeedConnection {
 
 /** Opens gRPC over HTTP/2; the first call connects. */
 export function connectFeed(url: string): FeedConnection {
+  const { transport, close } = connectServer(url);
+  return { client: createClient(FeedService, transport), close };
+}
+
+/** The same, for every service of it. */
+export function connectServer(url: string): { readonly transport: Transport; close(): void } {
   const sessionManager = new Http2SessionManager(url);
   const transport = createGrpcTransport({ baseUrl: url, sessionManager });
-  return { client: createClient(FeedService, transport), close: () => sessionManager.abort() };
+  return { transport, close: () => sessionManager.abort() };
 }
 
 /** `--url`, else MILLRACE_URL, else the default. */

@@ -2,6 +2,7 @@ import { Command } from "commander";
 import { serverVersion } from "../server/version.ts";
 import { addDoctor, addWhy } from "./commands/diagnosis.ts";
 import { addEmit } from "./commands/emit.ts";
+import { addMcp } from "./commands/mcp.ts";
 import { addMigrate } from "./commands/migrate.ts";
 import { addHold, addPrune, addRetain } from "./commands/retention.ts";
 import { addStart } from "./commands/start.ts";
@@ -33,6 +34,7 @@ export function createProgram(terminal: Terminal): Command {
   addRetain(program, terminal);
   addHold(program, terminal);
   addPrune(program, terminal);
+  addMcp(program, terminal);
   addMigrate(program, terminal);
   return program;
 }

@@ -1,4 +1,4 @@
-import { type ConnectRouter, createContextValues } from "@connectrpc/connect";
+import { type ConnectRouter, createContextValues, createRouterTransport, type Transport } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { compressionGzip, connectNodeAdapter } from "@connectrpc/connect-node";
 import { Health } from "../../gen/grpc/health/v1/health_pb.js";
@@ -68,17 +68,28 @@ export interface RpcHandlers {
   readonly request: RpcHandler;
   /** Of bare HTTP/2 streams: false when it leaves this one to `request`. */
   readonly stream: StreamHandler;
+  /** The same services for callers within this process, without a wire. */
+  readonly local: Transport;
 }
 
 /** gRPC, gRPC-Web and Connect (binary and JSON) for FeedService, health and reflection. */
 export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
   const compressMinBytes = options.compress ? COMPRESS_MIN_BYTES : undefined;
   const feedService = createFeedService({ ...options, compressMinBytes });
+  const services = (router: ConnectRouter): void => {
+    router.service(FeedService, feedService);
+    if (options.sources !== undefined) router.service(SourceService, createSourceService(options.sources));
+  };
+  const common = {
+    interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],
+    readMaxBytes: options.maxRequestBytes,
+    shutdownSignal: options.shutdownSignal,
+  };
   let subscribe: UniversalHandler | undefined;
   const handler = connectNodeAdapter({
+    ...common,
     routes(router: ConnectRouter) {
-      router.service(FeedService, feedService);
-      if (options.sources !== undefined) router.service(SourceService, createSourceService(options.sources));
+      services(router);
       const sourceService = options.sources === undefined ? [] : [SourceService];
       addHealth(router, options.feed);
       addReflection(router, [FeedService, ...sourceService, Health], [file_millrace_v1_error]);
@@ -90,19 +101,17 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
       subscribe = router.handlers.find(({ method }) => method === FeedService.method.subscribe);
     },
     contextValues: (request) => createContextValues().set(peerKey, peerOf(request)),
-    interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],
     // A misspelt field that is ignored is a selector that selects everything.
     jsonOptions: { ignoreUnknownFields: false },
     acceptCompression: [compressionGzip],
     compressMinBytes: compressMinBytes ?? NEVER,
-    readMaxBytes: options.maxRequestBytes,
-    shutdownSignal: options.shutdownSignal,
     fallback: options.fallback,
   });
   const stock = namingHost(withPlainGrpcMessages(handler));
+  const local = createRouterTransport(services, { router: common });
   return subscribe === undefined || options.handOff === false
-    ? { request: stock, stream: () => false }
-    : handingOff(subscribe, stock, options);
+    ? { request: stock, stream: () => false, local }
+    : { ...handingOff(subscribe, stock, options), local };
 }
 
 /** HTTP/1.0 and HTTP/2 let a request name no host. Connect throws then, which nobody would catch; and asks it for nothing. */
@@ -115,7 +124,11 @@ function namingHost(handler: RpcHandler): RpcHandler {
   };
 }
 
-function handingOff(subscribe: UniversalHandler, stock: RpcHandler, options: RpcHandlerOptions): RpcHandlers {
+function handingOff(
+  subscribe: UniversalHandler,
+  stock: RpcHandler,
+  options: RpcHandlerOptions,
+): Omit<RpcHandlers, "local"> {
   const handOff = new HandOff({ timers: systemTimers, ...options, handler: subscribe });
   return {
     request(request, response) {

@@ -15,6 +15,7 @@ import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createLogger } from "./logger.ts";
 import { isLoopback } from "./loopback.ts";
+import { createMcpRoute, hostsOf } from "./mcp-route.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { createPages } from "./pages.ts";
 import { postgresFeedOpener } from "./postgres-feed.ts";
@@ -166,7 +167,16 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
       url: () => url,
       serverVersion,
       problems,
-      routes: { "/metrics": metrics.page },
+      routes: {
+        "/metrics": metrics.page,
+        "/mcp": createMcpRoute({
+          transport: () => rpc.local,
+          version: serverVersion,
+          log,
+          shutdownSignal: shutdown,
+          allowsHost: hostsOf(config),
+        }),
+      },
     }),
   });
   const cors = createCors(config.corsOrigins);

@@ -12,11 +12,12 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   postgres: ["core"],
   rpc: ["core"],
   mux: ["rpc"],
-  server: ["core", "postgres", "memory", "rpc", "mux"],
+  mcp: ["core", "rpc"],
+  server: ["core", "postgres", "memory", "rpc", "mux", "mcp"],
   "in-process": ["core", "memory", "server"],
   embedded: ["core"],
   demo: ["postgres"],
-  cli: ["core", "postgres", "server", "embedded", "demo", "rpc"],
+  cli: ["core", "postgres", "server", "embedded", "demo", "rpc", "mcp"],
 };
 
 /** Packages that only one folder has a reason to know. */
@@ -24,7 +25,8 @@ const owned: Readonly<Record<string, readonly string[]>> = {
   pg: ["postgres", "demo", "cli"],
   kysely: ["postgres"],
   "pg-copy-streams": ["postgres"],
-  "@connectrpc/connect": ["rpc", "server", "cli"],
+  "@connectrpc/connect": ["rpc", "server", "mcp", "cli"],
+  "@modelcontextprotocol/server": ["mcp"],
   "@connectrpc/connect-node": ["rpc", "server", "cli"],
   "@bufbuild/cel": ["core"],
   "@bufbuild/re2": ["core"],

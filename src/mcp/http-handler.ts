@@ -1,0 +1,81 @@
+import type { Transport } from "@connectrpc/connect";
+import { createMcpHandler } from "@modelcontextprotocol/server";
+import { systemClock, systemTimers } from "../core/clock.ts";
+import type { RpcLog } from "../rpc/log.ts";
+import type { NodeRequest, NodeResponse, RpcHandler } from "../rpc/node-call.ts";
+import { createMcpClients } from "./clients.ts";
+import { ConsumerMemory } from "./consumer-memory.ts";
+import { createMcpServer } from "./mcp-server.ts";
+import { sendWebResponse, webRequestFrom } from "./web-exchange.ts";
+
+/** What `/mcp` needs. */
+export interface McpHttpOptions {
+  /** To the services of this server. */
+  readonly transport: Transport;
+  readonly version: string;
+  readonly log: RpcLog;
+  /** Ends what still streams. */
+  readonly shutdownSignal: AbortSignal;
+  /**
+   * Whether a request may name this host as the one that it is for. A page on the internet can point a name of its own at this
+   * machine; its requests then bear that name.
+   */
+  readonly allowsHost: (hostname: string) => boolean;
+}
+
+/** Far more than any call of a tool is, and little enough to be read before anything is known of it. */
+const REQUEST_MAX_BYTES = 1_048_576;
+
+/**
+ * The protocol over Streamable HTTP, without sessions: each request is answered by itself, whichever replica gets it. Whoever calls
+ * has passed the rules about origins.
+ */
+export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
+  const { log, version, allowsHost } = options;
+  const surroundings = {
+    clients: createMcpClients(options.transport),
+    memory: new ConsumerMemory(),
+    clock: systemClock,
+    timers: systemTimers,
+  };
+  const handler = createMcpHandler(() => createMcpServer({ ...surroundings, version }), {
+    maxRequestBodySize: REQUEST_MAX_BYTES,
+  });
+  options.shutdownSignal.addEventListener("abort", () => void handler.close(), { once: true });
+  const serve = async (request: NodeRequest, response: NodeResponse): Promise<void> => {
+    const gone = new AbortController();
+    response.once("close", () => gone.abort());
+    const host = hostnameOf(request);
+    if (host === undefined || !allowsHost(host)) {
+      refuse(response, 403, `Requests for ${host ?? "no host"} are not served here: see docs/transports.md#mcp.`);
+      return;
+    }
+    const asked = await webRequestFrom(request, REQUEST_MAX_BYTES, gone.signal);
+    if (asked === undefined) {
+      refuse(response, 413, `The request is larger than ${REQUEST_MAX_BYTES} bytes.`);
+      return;
+    }
+    await sendWebResponse(await handler.fetch(asked), response);
+  };
+  return (request, response) => {
+    serve(request, response).catch((error: unknown) => {
+      if (!response.destroyed && response.writable)
+        log.error({ err: error }, "a request to /mcp failed by a fault of Millrace");
+      response.destroy();
+    });
+  };
+}
+
+function hostnameOf(request: NodeRequest): string | undefined {
+  const authority = request.headers[":authority"] ?? request.headers.host;
+  return typeof authority === "string" ? URL.parse(`http://${authority}`)?.hostname : undefined;
+}
+
+/** As the protocol has errors that belong to no call. */
+function refuse(response: NodeResponse, status: number, message: string): void {
+  response.statusCode = status;
+  response.setHeader("Content-Type", "application/json");
+  // What is left of the body is not waited for.
+  if (!("stream" in response)) response.setHeader("Connection", "close");
+  response.end(JSON.stringify({ jsonrpc: "2.0", error: { code: -32_000, message }, id: null }));
+}
