@@ -4,6 +4,8 @@ import type { Version } from "../event.ts";
 import type { FeedObserver } from "../feed.ts";
 import { EpochOver } from "../lineage.ts";
 import type { Clock, FeedStore, Service, Timers, WakeUp } from "../ports.ts";
+import type { Watchdog } from "../watchdog/watchdog.ts";
+import type { WatchedPart } from "../watchdog/watched-part.ts";
 import { Log } from "./log.ts";
 import { warmLog } from "./log-warming.ts";
 
@@ -28,6 +30,8 @@ export interface TailOptions {
   readonly onOver: (reason: FeedError) => void;
   readonly report: (message: string, error?: unknown) => void;
   readonly observer: FeedObserver;
+  /** Breaks off a wait that does not end. Default: nobody does. */
+  readonly watchdog?: Watchdog | undefined;
 }
 
 /**
@@ -37,6 +41,9 @@ export interface TailOptions {
  * is reported and tried again too, for the log stays right and the streams stay open. What it cannot do is keep quiet: as
  * long as nothing can be settled the feed is STALE, with the reason. It ends by itself only when its log can have no
  * continuation: when the database goes on in another epoch, or no longer keeps what comes next.
+ *
+ * What it waits for, an answer or a wake-up, can be broken off from outside: what comes of it later is not looked at, and it
+ * goes on where its log ends. So whatever goes astray beneath it, streams stay open and get what they would have got.
  */
 export class Tail implements Service {
   /** Called when the feed becomes stale, or no longer is. */
@@ -57,9 +64,20 @@ export class Tail implements Service {
   #broken = false;
   #stale = false;
   #cancelPulse: (() => void) | undefined;
+  /** Aborts what is waited for at this moment. */
+  #attempt = new AbortController();
+  readonly #wakeUp: WatchedPart | undefined;
+  /** Until the database has answered once, or should have. */
+  #proving: (() => void) | undefined;
+  /** It has taken too long for its first answer. */
+  #unproven = false;
 
   constructor(options: TailOptions) {
     this.#options = options;
+    this.#wakeUp = options.watchdog?.part({ name: "wake-up", code: "WAKE_UP_STUCK", noun: "The tail's sleep" });
+    this.#stopping.signal.addEventListener("abort", () => this.#attempt.abort(this.#stopping.signal.reason), {
+      once: true,
+    });
   }
 
   /** @throws FeedError INTERNAL before `start`. */
@@ -102,6 +120,7 @@ export class Tail implements Service {
     this.#log = this.#log && new Log({ maxBytes, head: this.#log.head, tick: undefined });
   }
 
+  /** Resolves when commits become versions; or when the database has let it wait for too long, and it is stale. */
   async start(signal: AbortSignal): Promise<void> {
     const { store, clock, logMaxBytes, warmBytes = WARM_BYTES, warmMs = WARM_MS } = this.#options;
     const bounds = await store.bounds(signal);
@@ -119,12 +138,45 @@ export class Tail implements Service {
     this.#answeredAtMs = clock.monotonic();
     this.#log = log;
     this.#pulse();
+    const proven = this.#proof(signal);
     this.#running = this.#run(log);
+    await proven;
+    if (signal.aborted) {
+      await this.stop();
+      throw signal.reason;
+    }
+  }
+
+  /** Breaks off what it waits for, and has it go on where its log ends. Streams stay open. */
+  restart(reason: FeedError): void {
+    const attempt = this.#attempt;
+    if (!this.#stopping.signal.aborted) this.#attempt = new AbortController();
+    attempt.abort(reason);
+  }
+
+  /** The bounds came from the database too, but say nothing of its being able to settle. */
+  #proof(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const abort = () => this.#proving?.();
+    signal.addEventListener("abort", abort, { once: true });
+    const cancel = this.#options.timers.after(this.#options.staleAfterMs, () => {
+      this.#unproven = true;
+      this.#proving?.();
+      this.#judge();
+    });
+    this.#proving = () => {
+      cancel();
+      signal.removeEventListener("abort", abort);
+      this.#proving = undefined;
+      resolve();
+    };
+    return promise;
   }
 
   async stop(): Promise<void> {
     this.#stopping.abort(goingDown());
     this.#cancelPulse?.();
+    this.#proving?.();
     await this.#running;
   }
 
@@ -138,7 +190,7 @@ export class Tail implements Service {
       try {
         await (found === undefined
           ? pause(backOffMs(this.#failures, this.#options.clock), this.#options.timers, signal)
-          : this.#options.wakeUp.wait(found, signal));
+          : this.#sleep(found));
       } catch (error) {
         if (!signal.aborted) {
           this.#options.report("The wake-up failed; the feed polls instead.", error);
@@ -148,13 +200,31 @@ export class Tail implements Service {
     }
   }
 
+  /** A wake-up that never comes would be the end of the feed, and nothing would have failed. */
+  async #sleep(found: boolean): Promise<void> {
+    const { wakeUp } = this.#options;
+    const { signal } = this.#attempt;
+    const work = this.#wakeUp?.begin({
+      what: "be woken",
+      allowedMs: 0,
+      breakOff: (reason) => this.restart(reason),
+    });
+    try {
+      await unlessAborted(wakeUp.wait(found, signal), signal);
+      work?.end("done");
+    } finally {
+      work?.end("failed");
+    }
+  }
+
   /** Whether there was anything; `undefined` when it could not be found out. */
   async #advance(log: Log, signal: AbortSignal): Promise<boolean | undefined> {
     const { store, clock } = this.#options;
     const beganMs = clock.monotonic();
     this.#askingSinceMs ??= beganMs;
     try {
-      const page = await store.advance(log.head, signal);
+      const attempt = this.#attempt.signal;
+      const page = await unlessAborted(store.advance(log.head, attempt), attempt);
       this.#options.observer.advanced(clock.monotonic() - beganMs, page?.events.length ?? 0);
       if (page !== undefined) {
         log.append(page);
@@ -179,6 +249,8 @@ export class Tail implements Service {
     this.#failure = undefined;
     this.#failures = 0;
     this.#broken = false;
+    this.#unproven = false;
+    this.#proving?.();
     if (this.#stale) {
       this.#judge();
     }
@@ -202,6 +274,9 @@ export class Tail implements Service {
     this.#failures += 1;
     this.#broken = failure.code !== "DATABASE_UNAVAILABLE";
     this.#judge();
+    if (this.#broken) {
+      this.#proving?.();
+    }
     if (over) {
       this.#over = failure;
       this.#cancelPulse?.();
@@ -238,7 +313,8 @@ export class Tail implements Service {
   #judge(): void {
     const { clock, staleAfterMs } = this.#options;
     const since = this.#askingSinceMs;
-    const stale = this.#broken || (since !== undefined && clock.monotonic() - since > staleAfterMs);
+    const late = since !== undefined && clock.monotonic() - since > staleAfterMs;
+    const stale = this.#broken || this.#unproven || late;
     if (stale !== this.#stale) {
       this.#stale = stale;
       this.#log?.changed.wakeAll();
@@ -254,5 +330,17 @@ function asFeedError(error: unknown): FeedError {
   const message = error instanceof Error ? error.message : String(error);
   return new FeedError("INTERNAL", message, "Report this as a fault of Millrace; the feed tries again.", {
     cause: error,
+  });
+}
+
+/** What `work` gives, unless it is broken off first: also where whoever works does not heed the signal. */
+function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    signal.addEventListener("abort", abort, { once: true });
+    if (signal.aborted) {
+      abort();
+    }
+    work.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
   });
 }

@@ -49,6 +49,12 @@ export class ManualTime implements Clock, Timers {
     this.#nowMs = endMs;
   }
 
+  /** Nobody does anything for so long; then the timer that was due first rings, late. */
+  oversleep(ms: number): void {
+    this.#nowMs += ms;
+    this.#ringNext(this.#nowMs);
+  }
+
   /** False when no timer is due by then. */
   #ringNext(endMs: number): boolean {
     const next = [...this.#due].sort((a, b) => a[1].atMs - b[1].atMs)[0];
