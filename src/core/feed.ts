@@ -129,7 +129,7 @@ export interface Feed extends Service {
   locate(start: Start, signal: AbortSignal): Promise<Cursor>;
   /**
    * The cursor of something that was delivered, as it is known to be good: of the epoch in force, or shared with it, and
-   * settled. Asks the database only when it lies beyond what this replica has seen.
+   * settled. Asks the database only when it lies beyond what this replica has seen. Also while the feed drains.
    *
    * @throws FeedError CURSOR_INVALID, EPOCH_CHANGED
    */

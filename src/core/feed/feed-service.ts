@@ -386,7 +386,7 @@ class FeedService implements EpochFeed, HostView {
   }
 
   async recognise(cursor: string, signal: AbortSignal): Promise<Cursor> {
-    this.#assertServing();
+    this.#assertFollowing();
     return await this.#unlessOver(recognise(cursor, this.#positions, signal));
   }
 
@@ -412,6 +412,10 @@ class FeedService implements EpochFeed, HostView {
     if (this.#draining) {
       throw goingDown();
     }
+    this.#assertFollowing();
+  }
+
+  #assertFollowing(): void {
     const { over, started } = this.#tail;
     if (over !== undefined) {
       throw this.#refusal(over);

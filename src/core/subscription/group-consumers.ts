@@ -1,4 +1,3 @@
-import type { FeedError } from "../errors.ts";
 import type { Version } from "../event.ts";
 import type { Feed, OpenStream } from "../feed.ts";
 import type { Clock, Service, Timers } from "../ports.ts";
@@ -12,7 +11,10 @@ import type { Acknowledged, Acknowledgement, Consumer } from "./subscriptions.ts
 
 /** What groups work with. */
 export interface GroupsOptions {
-  /** Opens the one stream that is dealt out to the members. Its `closing` (DRAINING, …) and its errors are the members' too. */
+  /**
+   * Opens the one stream that is dealt out to the members. Its `closing` (DRAINING, …) and its errors (EPOCH_CHANGED when
+   * another epoch comes into force, …) are the members' too.
+   */
   readonly feed: Pick<Feed, "open" | "status" | "locate" | "recognise">;
   readonly store: SubscriptionStore;
   readonly clock: Clock;
@@ -75,9 +77,6 @@ export interface Groups extends Service {
    * with what nothing has become of, too.
    */
   observe(id: string, state: SubscriptionState | undefined): void;
-
-  /** Everything ends with this error: another epoch is in force. */
-  end(reason: FeedError): void;
 
   /** For metrics. */
   stats(): GroupStats;

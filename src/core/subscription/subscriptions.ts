@@ -1,6 +1,7 @@
 import type { Version } from "../event.ts";
 import type { OpenStream, Start, StreamRequest } from "../feed.ts";
 import type { Service } from "../ports.ts";
+import type { GroupStats } from "./group-consumers.ts";
 import type {
   DeadLetter,
   DeadLetterFilter,
@@ -9,6 +10,7 @@ import type {
   PageOf,
   SubscriptionFilter,
   SubscriptionRecord,
+  SubscriptionSummary,
 } from "./subscription-store.ts";
 
 /** How a group works. */
@@ -75,6 +77,22 @@ export interface Acknowledged {
   readonly accepted: number;
 }
 
+/** What the subscriptions of a feed have done, for metrics; totals only rise as long as it lives. */
+export interface SubscriptionStats {
+  /** Streams of subscriptions without group, at the moment. */
+  readonly streams: number;
+  /** Total of acknowledgements that are durable. */
+  readonly acknowledgements: number;
+  /** Total of events that were delivered again. */
+  readonly redelivered: number;
+  /** Total of what came too late: acknowledgements, and streams that were taken over. */
+  readonly fenced: number;
+  /** Total of writes that carried all that. */
+  readonly flushes: number;
+  /** `undefined` where there are no groups. */
+  readonly groups: GroupStats | undefined;
+}
+
 /** Durable subscriptions over a feed and a store of their own. One for each feed; failures are `FeedError`s. */
 export interface Subscriptions extends Service {
   create(
@@ -102,6 +120,11 @@ export interface Subscriptions extends Service {
 
   /** Resolves once it is durable. */
   acknowledge(acknowledgement: Acknowledgement, signal: AbortSignal): Promise<Acknowledged>;
+
+  /** Answers from memory. */
+  stats(): SubscriptionStats;
+  /** All subscriptions in a few numbers, as of some seconds ago; `undefined` before the first look. Answers from memory. */
+  summary(): SubscriptionSummary | undefined;
 
   deadLetters(
     id: string,

@@ -1,5 +1,6 @@
 import { decodeCursor, encodeCursor } from "../../../src/core/cursor.ts";
 import { FeedError } from "../../../src/core/errors.ts";
+import { NO_STATS } from "../../../src/core/feed/feed-stats.ts";
 import type { Feed, FeedStatus, OpenStream, StreamRequest, StreamUpdate } from "../../../src/core/feed.ts";
 import type { Frame } from "../../../src/core/frame.ts";
 import type { Outlet } from "../../../src/core/outlet.ts";
