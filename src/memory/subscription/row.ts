@@ -16,6 +16,7 @@ export interface SubscriptionRow {
   position: StoredPosition;
   paused: boolean;
   generation: number;
+  movedGeneration: number;
   lastUsedAtMs: number;
   delivered: readonly DeliveredUpTo[];
   progress: string | undefined;
@@ -24,14 +25,15 @@ export interface SubscriptionRow {
   readonly deadLetters: Map<Version, DeadLetter>;
 }
 
-/** Of somebody who is as they were created: nobody has read them yet. */
-export function newRow(created: NewSubscription, generation: number, nowMs: number): SubscriptionRow {
+/** One that nobody has claimed yet. */
+export function newRow(created: NewSubscription, nowMs: number): SubscriptionRow {
   return {
     created,
     createdAtMs: nowMs,
     position: created.position,
     paused: false,
-    generation,
+    generation: 0,
+    movedGeneration: 0,
     lastUsedAtMs: nowMs,
     delivered: [],
     progress: undefined,

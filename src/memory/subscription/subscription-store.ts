@@ -50,14 +50,14 @@ export class MemorySubscriptions implements SubscriptionStore {
   readonly #options: MemorySubscriptionsOptions;
   readonly #rows: Map<string, SubscriptionRow>;
   readonly #listeners = new Set<(id: string | undefined) => void>();
-  /** The highest generation of what was deleted: who comes to bear a name again is not taken for its predecessor. */
-  #deletedGeneration = -1;
+  /** Of the last claim of any: a name that is deleted and created again does not repeat them. */
+  #generation: number;
 
   constructor(options: MemorySubscriptionsOptions) {
     this.#options = options;
     const { inherited } = options;
     this.#rows = inherited === undefined ? new Map() : inherited.#copy();
-    this.#deletedGeneration = inherited === undefined ? -1 : inherited.#deletedGeneration;
+    this.#generation = inherited === undefined ? 0 : inherited.#generation;
   }
 
   #copy(): Map<string, SubscriptionRow> {
@@ -72,7 +72,7 @@ export class MemorySubscriptions implements SubscriptionStore {
       return { record: this.#record(there), existed: true };
     }
     this.#assertKept(subscription.position);
-    const row = newRow(subscription, this.#deletedGeneration + 1, nowMs);
+    const row = newRow(subscription, nowMs);
     this.#rows.set(subscription.id, row);
     return { record: this.#record(row), existed: false };
   }
@@ -114,7 +114,8 @@ export class MemorySubscriptions implements SubscriptionStore {
     const row = this.#row(id);
     this.#assertKept(position);
     row.position = position;
-    row.generation++;
+    row.generation = ++this.#generation;
+    row.movedGeneration = row.generation;
     row.delivered = [];
     row.progress = undefined;
     row.lastUsedAtMs = nowMs;
@@ -132,7 +133,7 @@ export class MemorySubscriptions implements SubscriptionStore {
     if (holder !== undefined && holder.untilMs > nowMs && !succeeds(claimant, holder)) {
       return { kind: "held", record: this.#record(row), holder };
     }
-    row.generation++;
+    row.generation = ++this.#generation;
     row.lastUsedAtMs = nowMs;
     if (row.created.isGroup) row.holder = { ...claimant, untilMs: nowMs + claimant.leaseMs };
     this.#changed(id);
@@ -210,7 +211,12 @@ export class MemorySubscriptions implements SubscriptionStore {
   async states(ids: readonly string[], signal: AbortSignal): Promise<readonly SubscriptionState[]> {
     await this.#enter(signal);
     const rows = ids.flatMap((id) => this.#rows.get(id) ?? []);
-    return rows.map((row) => ({ id: row.created.id, state: this.#state(row), generation: row.generation }));
+    return rows.map((row) => ({
+      id: row.created.id,
+      state: this.#state(row),
+      generation: row.generation,
+      movedGeneration: row.movedGeneration,
+    }));
   }
 
   async summary(signal: AbortSignal): Promise<SubscriptionSummary> {
@@ -239,9 +245,8 @@ export class MemorySubscriptions implements SubscriptionStore {
     return nowMs;
   }
 
-  #forget({ created, generation }: SubscriptionRow): void {
+  #forget({ created }: SubscriptionRow): void {
     this.#rows.delete(created.id);
-    this.#deletedGeneration = Math.max(this.#deletedGeneration, generation);
     this.#changed(created.id);
   }
 
