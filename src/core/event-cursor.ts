@@ -26,9 +26,11 @@ export function cursorAfter(frame: PlacedEvents, index: number, thinned?: Thinne
     return snapshot === "anew" ? cursor : { ...cursor, snapshot: { ...snapshot, key: event.key, rows } };
   }
   const { version } = event;
-  const fingerprint = fingerprintAt(frame, version);
-  const piece = thinned !== undefined && isPiece(version, thinned) ? thinned : undefined;
-  return { epoch, version, fingerprint, snapshot, ...(piece === undefined ? {} : { thinned: piece }) };
+  const at = { epoch, version, fingerprint: fingerprintAt(frame, version), snapshot };
+  if (cursor.delivery !== undefined) {
+    return { ...at, delivery: cursor.delivery - (events.length - 1 - index) };
+  }
+  return thinned !== undefined && isPiece(version, thinned) ? { ...at, thinned } : at;
 }
 
 /** 0 where nobody knows: such a cursor is good, and does not notice that history was rolled back. */
