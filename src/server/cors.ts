@@ -2,6 +2,17 @@ import { cors } from "@connectrpc/connect";
 import type { RpcHandler } from "../rpc/handler.ts";
 import { isLoopback } from "./loopback.ts";
 
+/** What pages may send: what Connect, gRPC-Web, EventSource and the Model Context Protocol need. */
+const allowedHeaders = [
+  ...cors.allowedHeaders,
+  "Accept",
+  "Last-Event-ID",
+  "Mcp-Method",
+  "Mcp-Name",
+  "Mcp-Protocol-Version",
+  "Mcp-Session-Id",
+].join(", ");
+
 type Request = Parameters<RpcHandler>[0];
 type Response = Parameters<RpcHandler>[1];
 
@@ -33,7 +44,7 @@ export function createCors(allowedOrigins: readonly string[]): (request: Request
       return "pass";
     }
     response.setHeader("Access-Control-Allow-Methods", cors.allowedMethods.join(", "));
-    response.setHeader("Access-Control-Allow-Headers", cors.allowedHeaders.join(", "));
+    response.setHeader("Access-Control-Allow-Headers", allowedHeaders);
     // The longest that browsers keep.
     response.setHeader("Access-Control-Max-Age", "7200");
     if (request.headers["access-control-request-private-network"] === "true") {

@@ -1,0 +1,99 @@
+import { once } from "node:events";
+import { request as httpRequest } from "node:http";
+import { connect as connectHttp2, constants } from "node:http2";
+import { text } from "node:stream/consumers";
+import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { openShop, type Shop } from "../../e2e/shop.ts";
+
+let shop: Shop;
+beforeAll(async () => {
+  shop = await openShop();
+});
+afterAll(() => shop[Symbol.asyncDispose]());
+
+const listTools = JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/list", params: {} });
+const headers = { "content-type": "application/json", accept: "application/json, text/event-stream" };
+
+interface Answer {
+  readonly status: number;
+  readonly body: string;
+}
+
+/** A request as it is written here: `fetch` would choose the host by itself. */
+async function ask(
+  given: { readonly method?: string; readonly headers?: Readonly<Record<string, string>>; readonly body?: string } = {},
+): Promise<Answer> {
+  const request = httpRequest(`${shop.url}/mcp`, {
+    method: given.method ?? "POST",
+    headers: { ...headers, ...given.headers },
+  });
+  request.end(given.body ?? (given.method === "GET" ? "" : listTools));
+  const [response] = await once(request, "response");
+  return { status: response.statusCode, body: await text(response) };
+}
+
+describe("/mcp", () => {
+  it("answers each request by itself, without a session", async () => {
+    const { status, body } = await ask();
+    expect(status).toBe(200);
+    for (const tool of ["subscribe_changes", "poll_changes", "unsubscribe", "get_subscriptions"]) {
+      expect(body).toContain(`"name":"${tool}"`);
+    }
+  });
+
+  it("does so over HTTP/2", async () => {
+    const session = connectHttp2(shop.url);
+    try {
+      const stream = session.request({ ...headers, ":method": "POST", ":path": "/mcp" });
+      stream.end(listTools);
+      const [head] = await once(stream, "response");
+      expect(head[constants.HTTP2_HEADER_STATUS]).toBe(200);
+      expect(await text(stream)).toContain('"name":"poll_changes"');
+    } finally {
+      session.close();
+    }
+  });
+
+  it("is not there for pages of the web, nor for names that somebody pointed at this machine", async () => {
+    expect(await ask({ headers: { origin: "https://evil.example" } })).toMatchObject({ status: 403 });
+    const rebound = await ask({ headers: { host: "evil.example:7400" } });
+    expect(rebound).toMatchObject({ status: 403 });
+    expect(JSON.parse(rebound.body).error.message).toContain("evil.example");
+    expect(await ask({ headers: { host: "localhost:7400", origin: "http://localhost:6274" } })).toMatchObject({
+      status: 200,
+    });
+  });
+
+  it("lets a page of this machine ask first, as the inspector of the protocol does", async () => {
+    const response = await fetch(`${shop.url}/mcp`, {
+      method: "OPTIONS",
+      headers: {
+        origin: "http://localhost:6274",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type,mcp-protocol-version",
+      },
+    });
+    expect(response.headers.get("access-control-allow-origin")).toBe("http://localhost:6274");
+    expect(response.headers.get("access-control-allow-headers")?.toLowerCase()).toContain("mcp-protocol-version");
+  });
+
+  it("says with the status what is no request of the protocol", async () => {
+    expect(await ask({ method: "GET" })).toMatchObject({ status: 405 });
+    expect(await ask({ headers: { "content-type": "text/plain" } })).toMatchObject({ status: 415 });
+    expect(await ask({ body: "{" })).toMatchObject({ status: 400 });
+    expect(await ask({ body: JSON.stringify({ fill: "x".repeat(1_100_000) }) })).toMatchObject({ status: 413 });
+  });
+
+  it.each(["legacy", "auto"] as const)("serves the official client (%s)", async (mode) => {
+    const client = new Client({ name: "test", version: "1" }, { versionNegotiation: { mode } });
+    await client.connect(new StreamableHTTPClientTransport(new URL(`${shop.url}/mcp`)));
+    try {
+      const { tools } = await client.listTools();
+      expect(tools).toHaveLength(4);
+      expect(client.getServerVersion()).toMatchObject({ name: "millrace" });
+    } finally {
+      await client.close();
+    }
+  });
+});
