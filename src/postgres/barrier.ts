@@ -139,8 +139,10 @@ class Waiters {
 
   async #round(asked: readonly Waiter[]): Promise<void> {
     const xids = [...new Set(asked.map(({ xid }) => xid))];
-    const rows = await this.#pool.query<Progress>(transactionProgress, [xids, this.#epoch]);
-    const progress = new Map(rows.rows.map((row) => [row.xid, row]));
+    const rows = await withLease(this.#pool, new AbortController().signal, (lease) =>
+      lease.rows<Progress & pg.QueryResultRow>(transactionProgress, [xids, this.#epoch]),
+    );
+    const progress = new Map(rows.map((row) => [row.xid, row]));
     const settle = (which: (row: Progress) => boolean, version: (row: Progress) => Version) => {
       for (const waiter of asked) {
         const row = progress.get(BigInt(waiter.xid).toString());
@@ -151,7 +153,7 @@ class Waiters {
       (row) => row.settled,
       (row) => Number(row.head),
     );
-    if (!rows.rows.some((row) => row.over && !row.settled)) return;
+    if (!rows.some((row) => row.over && !row.settled)) return;
     // Begun after the look above, so its snapshot sees every transaction that was over then.
     const head = await this.#tick();
     if (head === undefined) return;

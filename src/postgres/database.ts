@@ -1,4 +1,5 @@
 import pg from "pg";
+import { type WatchedSessions, watchPool } from "./watch/watched-sessions.ts";
 
 /** How a pool or a client of Millrace's reaches the database. */
 export interface ConnectionOptions {
@@ -6,6 +7,10 @@ export interface ConnectionOptions {
   readonly url: string;
   /** How long making a connection may take, in milliseconds. Default 5,000. */
   readonly connectTimeoutMs?: number | undefined;
+  /** What it calls itself in pg_stat_activity, unless the URL says otherwise. Default `millrace`. */
+  readonly applicationName?: string | undefined;
+  /** Whose they are: their leases are watched, and they are named after the part. Default: nobody's. */
+  readonly watch?: WatchedSessions | undefined;
 }
 
 /**
@@ -19,6 +24,7 @@ export function createPool(options: ConnectionOptions & { readonly max: number; 
   // connection is handed over, an error that nobody listens to would end the process: a session that is terminated as it
   // opens says so in the very packet that says it is ready.
   pool.on("connect", (client) => client.on("error", () => undefined));
+  if (options.watch !== undefined) watchPool(pool, options.watch);
   return pool;
 }
 
@@ -28,10 +34,10 @@ export function createClient(options: ConnectionOptions): pg.Client {
 }
 
 /** For the driver: no connection of Millrace's waits for ever for a server that takes it and does not answer. */
-export function clientConfig({ url, connectTimeoutMs }: ConnectionOptions): pg.ClientConfig {
+export function clientConfig({ url, connectTimeoutMs, applicationName, watch }: ConnectionOptions): pg.ClientConfig {
   return {
     connectionString: url,
-    application_name: "millrace",
+    application_name: watch?.applicationName ?? applicationName ?? "millrace",
     connectionTimeoutMillis: connectTimeoutMs ?? 5000,
     // A peer that is gone without a word is found out, also by a connection that only listens.
     keepAlive: true,

@@ -1,4 +1,5 @@
 import type pg from "pg";
+import { watchOf } from "./watch/watched-sessions.ts";
 
 /** A connection of a pool, held until it is given back. Give it back on every path. */
 export interface Lease {
@@ -7,6 +8,8 @@ export interface Lease {
   run(sql: string): Promise<void>;
   /** Rows of one statement. */
   rows<R extends pg.QueryResultRow>(sql: string, values?: readonly unknown[]): Promise<readonly R[]>;
+  /** What is sent from now on may take so long without a sign of life, in milliseconds, before it counts as stuck. */
+  allow(ms: number): void;
   /** Back to the pool, outside any transaction. Idempotent. */
   release(): void;
   /** Closes the connection in whatever state it is; a running statement fails. Idempotent. */
@@ -24,10 +27,12 @@ export async function takeLease(pool: pg.Pool, signal: AbortSignal): Promise<Lea
     if (!held) return;
     held = false;
     signal.removeEventListener("abort", abort);
+    work?.end(destroy ? "failed" : "done");
     if (!destroy) client.removeListener("error", ignore);
     client.release(destroy);
   };
   const abort = () => giveBack(true);
+  const work = watchOf(pool)?.begin(client, abort);
   signal.addEventListener("abort", abort, { once: true });
   return {
     client,
@@ -36,6 +41,7 @@ export async function takeLease(pool: pg.Pool, signal: AbortSignal): Promise<Lea
     },
     rows: async <R extends pg.QueryResultRow>(sql: string, values: readonly unknown[] = []) =>
       (await client.query<R>(sql, [...values])).rows,
+    allow: (ms) => work?.allow(ms),
     release: () => giveBack(false),
     destroy: () => giveBack(true),
   };

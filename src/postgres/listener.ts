@@ -1,5 +1,7 @@
 import type pg from "pg";
 import { createClient } from "./database.ts";
+import { listenerState } from "./watch/statements.ts";
+import type { WatchedSessions } from "./watch/watched-sessions.ts";
 
 /** What the listener hears with, and whom it tells. Each callback is synchronous. */
 export interface ListenerOptions {
@@ -9,15 +11,24 @@ export interface ListenerOptions {
   readonly onWake: () => void;
   /** There is a letter for this replica. */
   readonly onMail: (replica: string) => void;
+  /** Something became of this subscription. */
+  readonly onSubscription: (id: string) => void;
   /** LISTEN is in force (again): whatever came before was not heard. */
   readonly onListening: () => void;
+  /** Told when it does not answer. Default: nobody is. */
+  readonly watch?: WatchedSessions | undefined;
+  /** How often it is asked whether it still is what it should be, in milliseconds. Default 10,000. */
+  readonly pingMs?: number | undefined;
 }
 
-const channels = ["millrace_tick", "millrace_wake", "millrace_mail"];
+const channels = ["millrace_tick", "millrace_wake", "millrace_mail", "millrace_subscription"];
 const firstRetryMs = 100;
 const longestRetryMs = 5000;
-const pingMs = 10_000;
-const answerMs = 5000;
+const usualPingMs = 10_000;
+/** An answer that takes longer does not come; at most half a ping, so that the two do not overlap. */
+const longestAnswerMs = 5000;
+/** Of a session that is left in order: a network that swallows would have it wait for ever. */
+const goodbyeMs = 1000;
 
 const tryLock = "select pg_try_advisory_lock('millrace.outbox'::regclass::oid::int, 1) as held";
 const unlock = "select pg_advisory_unlock('millrace.outbox'::regclass::oid::int, 1)";
@@ -30,6 +41,8 @@ const unlock = "select pg_advisory_unlock('millrace.outbox'::regclass::oid::int,
  */
 export class Listener {
   readonly #options: ListenerOptions;
+  readonly #pingMs: number;
+  readonly #answerMs: number;
   #client: pg.Client | undefined;
   #retry: NodeJS.Timeout | undefined;
   #ping: NodeJS.Timeout | undefined;
@@ -40,6 +53,8 @@ export class Listener {
 
   constructor(options: ListenerOptions) {
     this.#options = options;
+    this.#pingMs = options.pingMs ?? usualPingMs;
+    this.#answerMs = Math.min(longestAnswerMs, this.#pingMs / 2);
   }
 
   /** LISTEN is in force. */
@@ -69,7 +84,7 @@ export class Listener {
     const client = this.#client;
     this.#client = undefined;
     this.#holds = false;
-    await client?.end().catch(() => undefined);
+    if (client !== undefined) await leave(client);
   }
 
   /** Tries to become the waiter. False when another process is, or a writer is at work, or nothing listens. */
@@ -90,35 +105,41 @@ export class Listener {
   }
 
   async #connect(): Promise<void> {
-    const client = createClient({ url: this.#options.url });
+    const { url, watch } = this.#options;
+    const client = createClient({ url, watch });
     client.on("error", () => this.#lost(client));
     client.on("end", () => this.#lost(client));
     client.on("notification", ({ channel, payload }) => {
       if (channel === "millrace_tick") this.#options.onTick(Number(payload));
       else if (channel === "millrace_mail") this.#options.onMail(payload ?? "");
+      else if (channel === "millrace_subscription") this.#options.onSubscription(payload ?? "");
       else this.#options.onWake();
     });
     try {
       await client.connect();
       await this.#listen(client);
     } catch {
-      await client.end().catch(() => undefined);
+      void leave(client);
       this.#again();
       return;
     }
     if (this.#pooled || this.#stopped) {
-      await client.end().catch(() => undefined);
+      await leave(client);
       return;
     }
     this.#client = client;
     this.#retryMs = firstRetryMs;
-    this.#ping = setInterval(() => void this.#ask(client, "select 1"), pingMs);
+    watch?.works();
+    this.#ping = setInterval(() => void this.#assertListens(client), this.#pingMs);
     this.#options.onListening();
   }
 
   /** Rejects when the session does not answer in time: whoever opens a feed waits for this. */
   async #listen(client: pg.Client): Promise<void> {
-    const timer = setTimeout(() => client.connection.stream.destroy(), answerMs);
+    const timer = setTimeout(() => {
+      this.#options.watch?.gaveUp(client, { silentMs: this.#answerMs });
+      client.connection.stream.destroy();
+    }, this.#answerMs);
     try {
       const { rows } = await client.query<{ readonly pid: number }>("select pg_backend_pid() as pid");
       // A pooler answers the connection's start with a number of its own.
@@ -131,7 +152,7 @@ export class Listener {
 
   /** A session that does not answer in time is given up: `undefined`. */
   async #ask<R extends pg.QueryResultRow>(client: pg.Client, sql: string): Promise<pg.QueryResult<R> | undefined> {
-    const timer = setTimeout(() => this.#lost(client), answerMs);
+    const timer = setTimeout(() => this.#silent(client), this.#answerMs);
     try {
       return await client.query<R>(sql);
     } catch {
@@ -142,12 +163,34 @@ export class Listener {
     }
   }
 
+  /**
+   * A session may live, and not listen any more, or not have the lock that this process believes to have: a pooler reset it,
+   * or put another one underneath.
+   */
+  async #assertListens(client: pg.Client): Promise<void> {
+    const held = this.#holds;
+    const state = await this.#ask<{ readonly listens: boolean; readonly holds: boolean }>(client, listenerState);
+    const [row] = state?.rows ?? [];
+    if (row === undefined || (row.listens && (row.holds || !held || !this.#holds))) return;
+    if (this.#client !== client) return;
+    const evidence = row.listens ? "it does not have the waiter's lock" : "it does not listen";
+    this.#options.watch?.gaveUp(client, { silentMs: this.#pingMs, evidence });
+    this.#lost(client);
+  }
+
+  #silent(client: pg.Client): void {
+    if (this.#client !== client) return;
+    this.#options.watch?.gaveUp(client, { silentMs: this.#answerMs });
+    this.#lost(client);
+    client.connection.stream.destroy();
+  }
+
   #lost(client: pg.Client): void {
     if (this.#client !== client) return;
     this.#client = undefined;
     this.#holds = false;
     clearInterval(this.#ping);
-    void client.end().catch(() => undefined);
+    void leave(client);
     this.#again();
   }
 
@@ -155,5 +198,17 @@ export class Listener {
     if (this.#stopped) return;
     this.#retry = setTimeout(() => void this.#connect(), this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
+  }
+}
+
+/** Ends the session in order, and without an answer after a while. Never rejects. */
+async function leave(client: pg.Client): Promise<void> {
+  const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMs);
+  try {
+    await client.end();
+  } catch {
+    // It has ended some other way.
+  } finally {
+    clearTimeout(timer);
   }
 }

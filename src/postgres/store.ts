@@ -14,6 +14,7 @@ import type {
   WakeUp,
 } from "../core/ports.ts";
 import type { StreamMail } from "../core/stream/stream-mail.ts";
+import type { SubscriptionStore } from "../core/subscription/subscription-store.ts";
 import { waitForTransaction } from "./barrier.ts";
 import { createPool } from "./database.ts";
 import { type EntryOptions, enterEpoch, type Followed } from "./epoch/enter-epoch.ts";
@@ -26,9 +27,11 @@ import { queryError } from "./query-error.ts";
 import { openSnapshot, type SnapshotOptions } from "./snapshot/snapshot.ts";
 import { readBounds, readTickAt, readTicksOf } from "./statements/find-ticks.ts";
 import { PostgresStreamMail } from "./stream-mail/stream-mail.ts";
+import { PostgresSubscriptions } from "./subscription/subscription-store.ts";
 import { Tail } from "./tail.ts";
 import { tickFromText } from "./tick-row.ts";
 import { PostgresWakeUp, type WakeUpSignals } from "./wake-up.ts";
+import { SessionWatch } from "./watch/session-watch.ts";
 
 /** What a Postgres store needs to know. */
 export interface PostgresStoreOptions {
@@ -50,6 +53,12 @@ export interface PostgresStoreOptions {
   /** How long another replica may take to answer for a stream of its own, in milliseconds. Default 5,000. */
   readonly mailTimeoutMs?: number | undefined;
   readonly signals?: PostgresStoreSignals | undefined;
+  /** Who watches the connections. Default: one of the store's own, that tells nobody. */
+  readonly watch?: SessionWatch | undefined;
+  /** Told each time that the tail was restarted several times in a row without success. */
+  readonly onTailHopeless?: ((reason: FeedError) => void) | undefined;
+  /** How often the connection that listens says something, in milliseconds. Default 10,000. */
+  readonly pingMs?: number | undefined;
   /**
    * What to do with a database that the epoch in force was not written by (restored, promoted, copied, rolled back): begin a
    * new epoch, or fail the start with INVALID_REQUEST. Default `auto`.
@@ -71,6 +80,7 @@ export interface PostgresStore extends FeedStore, Service {
   readonly wakeUp: WakeUp;
   /** To the streams of other replicas. */
   readonly mail: StreamMail;
+  readonly subscriptions: SubscriptionStore;
   /** For the store that comes after it; `undefined` before `start`. */
   readonly followed: Followed | undefined;
 }
@@ -84,6 +94,8 @@ export function createPostgresStore(options: PostgresStoreOptions): PostgresStor
 }
 
 const idleMs = 30_000;
+/** To begin an epoch, all events that no tick has settled are written anew: without a timeout, for it cannot be split. */
+const entryMs = 3_600_000;
 
 class Store implements PostgresStore {
   readonly #options: PostgresStoreOptions;
@@ -94,6 +106,8 @@ class Store implements PostgresStore {
   readonly #snapshotPool: pg.Pool;
   readonly #shown = new ShownTicks();
   readonly #mail: PostgresStreamMail;
+  readonly #subscriptions: PostgresSubscriptions;
+  readonly #watch: SessionWatch;
   /** Streams that come back together ask these together. */
   readonly #bounds = new GatheredQuestions<string, Bounds>((_epochs, signal) => this.#askBounds(signal));
   readonly #ticks = new GatheredQuestions<Version, Tick>((versions, signal) => this.#askTicks(versions, signal));
@@ -104,23 +118,32 @@ class Store implements PostgresStore {
 
   constructor(options: PostgresStoreOptions) {
     this.#options = options;
-    const { url, directUrl, signals } = options;
+    const { url, directUrl, signals, onTailHopeless } = options;
+    const watch = options.watch ?? new SessionWatch({ url });
+    this.#watch = watch;
     this.#wakeUp = new PostgresWakeUp({
       directUrl: directUrl === false ? undefined : (directUrl ?? url),
       signals,
       onMail: (replica) => this.#mail.heard(replica),
+      onSubscription: (id) => this.#subscriptions.heard(id),
+      watch: watch.sessions("waiter"),
+      pingMs: options.pingMs,
     });
     // The tail's connection is never idle for long; were it closed while the feed sleeps, waking up would make a new one.
-    this.#tailPool = createPool({ url, max: 1, idleMs: 0 });
-    this.#historyPool = createPool({ url, max: options.historyConnections ?? 4, idleMs });
-    this.#servicePool = createPool({ url, max: options.serviceConnections ?? 4, idleMs });
+    this.#tailPool = createPool({ url, max: 1, idleMs: 0, watch: watch.sessions("tail", onTailHopeless) });
+    const history = options.historyConnections ?? 4;
+    this.#historyPool = createPool({ url, max: history, idleMs, watch: watch.sessions("history") });
+    const service = options.serviceConnections ?? 4;
+    this.#servicePool = createPool({ url, max: service, idleMs, watch: watch.sessions("service") });
     this.#mail = new PostgresStreamMail({
       pool: this.#servicePool,
       listening: () => this.#wakeUp.listening,
       timeoutMs: options.mailTimeoutMs ?? 5_000,
     });
+    this.#subscriptions = new PostgresSubscriptions({ pool: this.#servicePool, epoch: () => this.epoch });
     // Each open snapshot has one, and one of them a second while it opens; one is for the moments when one has to ask.
-    this.#snapshotPool = createPool({ url, max: (options.snapshots?.maxOpen ?? 8) + 2, idleMs });
+    const snapshots = (options.snapshots?.maxOpen ?? 8) + 2;
+    this.#snapshotPool = createPool({ url, max: snapshots, idleMs, watch: watch.sessions("snapshot") });
   }
 
   get wakeUp(): WakeUp {
@@ -129,6 +152,10 @@ class Store implements PostgresStore {
 
   get mail(): StreamMail {
     return this.#mail;
+  }
+
+  get subscriptions(): SubscriptionStore {
+    return this.#subscriptions;
   }
 
   get epoch(): string {
@@ -147,6 +174,7 @@ class Store implements PostgresStore {
   }
 
   async start(signal: AbortSignal): Promise<void> {
+    this.#watch.start();
     try {
       const { epoch, lineage } = await this.#enter(signal);
       const pages = new PageReader(epoch, { ...defaultPageLimits, ...definedOf(this.#options.pages) });
@@ -178,9 +206,10 @@ class Store implements PostgresStore {
   async #enter(signal: AbortSignal): Promise<Lineage> {
     const { newEpoch = "auto", followed, onNewEpoch } = this.#options;
     try {
-      return await withLease(this.#servicePool, signal, (lease) =>
-        enterEpoch(lease, { newEpoch, followed, onBegun: onNewEpoch }),
-      );
+      return await withLease(this.#servicePool, signal, (lease) => {
+        lease.allow(entryMs);
+        return enterEpoch(lease, { newEpoch, followed, onBegun: onNewEpoch });
+      });
     } catch (error) {
       if (signal.aborted) throw signal.reason;
       throw queryError(error, "open the feed");
@@ -191,7 +220,9 @@ class Store implements PostgresStore {
     this.#stopping ??= Promise.all([
       this.#wakeUp.stop(),
       ...[this.#tailPool, this.#historyPool, this.#servicePool, this.#snapshotPool].map((pool) => pool.end()),
-    ]).then(() => undefined);
+    ]).then(async () => {
+      if (this.#options.watch === undefined) await this.#watch.stop();
+    });
     return this.#stopping;
   }
 

@@ -69,7 +69,9 @@ export class Tail {
     const { epoch, pages, shown, onTick } = this.#options;
     const limits = { lockTimeoutMs: this.#tickTimeoutMs, statementTimeoutMs: this.#tickTimeoutMs };
     const sql = tickAndTail(epoch, limits, shown.newest, this.#behind ? undefined : { after, maxRows, maxBytes });
-    const results = await this.#withDeadline(lease, () => this.#query(lease, sql));
+    // The server ends an overlong tick by itself; a server, or a network, that does not answer at all the watchdog does.
+    lease.allow(this.#tickTimeoutMs);
+    const results = await this.#query(lease, sql);
     this.#tickTimeoutMs = this.#options.tickTimeoutMs;
     // The first answer is the tick's, also when it refused and has no row: the next is the tail's.
     const [tick, head] = (results.find(({ command }) => command === "SELECT")?.rows[0] ?? []).map(Number);
@@ -87,16 +89,6 @@ export class Tail {
   async #query(lease: Lease, text: string): Promise<readonly pg.QueryArrayResult<(string | null)[]>[]> {
     const results: unknown = await lease.client.query({ text, rowMode: "array", types: this.#types });
     return results as readonly pg.QueryArrayResult<(string | null)[]>[];
-  }
-
-  /** The server ends an overlong tick by itself. This is for a server, or a network, that does not answer at all. */
-  async #withDeadline<T>(lease: Lease, use: () => Promise<T>): Promise<T> {
-    const timer = setTimeout(() => lease.destroy(), this.#tickTimeoutMs + 5000);
-    try {
-      return await use();
-    } finally {
-      clearTimeout(timer);
-    }
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Service, WakeUp } from "../core/ports.ts";
-import { Listener } from "./listener.ts";
+import { Listener, type ListenerOptions } from "./listener.ts";
 
 /** What the wake-up announces, for tests and metrics. Each is called synchronously and must return at once. */
 export interface WakeUpSignals {
@@ -12,12 +12,14 @@ export interface WakeUpSignals {
 }
 
 /** What the wake-up listens on. */
-export interface WakeUpOptions {
+export interface WakeUpOptions extends Pick<ListenerOptions, "watch" | "pingMs"> {
   /** For LISTEN; must not lead through a transaction-mode pooler. Without it there is only polling. */
   readonly directUrl: string | undefined;
   readonly signals?: WakeUpSignals | undefined;
   /** There is a letter for this replica; for any, perhaps, when nobody has listened for a while. Default: nobody is told. */
   readonly onMail?: ((replica: string | undefined) => void) | undefined;
+  /** Something became of this subscription; of any, perhaps, when nobody has listened for a while. Default: nobody is told. */
+  readonly onSubscription?: ((id: string | undefined) => void) | undefined;
 }
 
 /** Pause after an advance that found something, in milliseconds; doubles while nothing is found. */
@@ -60,15 +62,18 @@ export class PostgresWakeUp implements WakeUp, Service {
   #nudged = false;
   #wake: (() => void) | undefined;
   #nextTryAt = 0;
+  #trying = false;
   /** When the last wait ended, and with it the advance began. */
   #resumedAt = performance.now();
   #advanceMs = shortestMs / pausePerAdvance;
 
-  constructor({ directUrl, signals, onMail }: WakeUpOptions) {
+  constructor({ directUrl, signals, onMail, onSubscription, watch, pingMs }: WakeUpOptions) {
     this.#signals = signals ?? {};
     if (directUrl === undefined) return;
     this.#listener = new Listener({
       url: directUrl,
+      watch,
+      pingMs,
       // Our own tick's notification overtakes its answer: what is heard counts only once that answer has come.
       onTick: (tick) => {
         this.#heardTick = Math.max(this.#heardTick, tick);
@@ -83,9 +88,11 @@ export class PostgresWakeUp implements WakeUp, Service {
         }
       },
       onMail: (replica) => onMail?.(replica),
+      onSubscription: (id) => onSubscription?.(id),
       onListening: () => {
         this.#signals.onListening?.();
         onMail?.(undefined);
+        onSubscription?.(undefined);
         // What was said while nobody listened is lost.
         this.nudge();
       },
@@ -153,10 +160,17 @@ export class PostgresWakeUp implements WakeUp, Service {
       this.#signals.onSleeping?.();
       return false;
     }
-    if (now < this.#nextTryAt) return false;
-    const held = await listener.acquire();
-    if (!held) this.#nextTryAt = now + retryLockMs;
-    return held;
+    if (this.#trying || now < this.#nextTryAt) return false;
+    this.#trying = true;
+    const trying = listener.acquire().finally(() => {
+      this.#trying = false;
+    });
+    const held = await Promise.race([trying, lateness()]);
+    if (held !== true) this.#nextTryAt = now + retryLockMs;
+    // A session that does not answer holds nobody up: the feed polls. Too late, the lock is of no use: what was committed
+    // before it was held has not been looked for.
+    if (held === undefined) void trying.then(() => listener.release());
+    return held === true;
   }
 
   #pause(signal: AbortSignal): Promise<void> {
@@ -183,4 +197,11 @@ export class PostgresWakeUp implements WakeUp, Service {
   #end(): void {
     this.#wake?.();
   }
+}
+
+/** `undefined` after the longest pause. */
+function lateness(): Promise<undefined> {
+  return new Promise((resolve) => {
+    setTimeout(() => resolve(undefined), longestMs).unref();
+  });
 }

@@ -3,6 +3,7 @@ import type { Service } from "../../core/ports.ts";
 import { createPool } from "../database.ts";
 import { sqlState } from "../database-error.ts";
 import { withLease } from "../lease.ts";
+import type { WatchedSessions } from "../watch/watched-sessions.ts";
 import { duePolls, type PollLimits, pollFailed, pollTransaction } from "./statements.ts";
 
 /** How to poll. */
@@ -24,6 +25,8 @@ export interface PollerOptions {
   readonly onTold?: ((count: number) => void) | undefined;
   /** A batch of this source has come to its end, or was not free. For tests and metrics. Must return at once. */
   readonly onBatch?: ((sourceId: number, told: number | undefined) => void) | undefined;
+  /** Who watches its connections. Default: nobody does. */
+  readonly watch?: WatchedSessions | undefined;
 }
 
 /** Between two looks for what is due, in milliseconds: at the most, and when no table is polled at all. */
@@ -63,7 +66,7 @@ class Poller implements Service {
 
   constructor(options: PollerOptions) {
     this.#options = options;
-    this.#pool = createPool({ url: options.url, max: options.lanes ?? 2, idleMs: 30_000 });
+    this.#pool = createPool({ url: options.url, max: options.lanes ?? 2, idleMs: 30_000, watch: options.watch });
   }
 
   /** Resolves at once: the first look is soon after. */
@@ -156,7 +159,8 @@ export async function batch(
   limits: PollLimits,
   signal: AbortSignal,
 ): Promise<number | undefined> {
-  return await withLease(pool, signal, async ({ client }) => {
+  return await withLease(pool, signal, async ({ client, allow }) => {
+    allow(limits.statementTimeoutMs);
     const results: unknown = await client.query(pollTransaction(sourceId, epoch, limits));
     const answers = results as readonly pg.QueryResult<{ readonly told: number | null }>[];
     return answers.find(({ command }) => command === "SELECT")?.rows[0]?.told ?? undefined;

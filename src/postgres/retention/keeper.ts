@@ -1,6 +1,7 @@
 import { systemClock } from "../../core/clock.ts";
 import type { Clock, Service } from "../../core/ports.ts";
 import { createPool } from "../database.ts";
+import type { WatchedSessions } from "../watch/watched-sessions.ts";
 import { keepOutbox, type Upkeep } from "./upkeep.ts";
 
 /** How to keep the outbox. */
@@ -14,6 +15,8 @@ export interface KeeperOptions {
   /** Called after each round that came to its end, for tests and metrics. Must return at once. */
   readonly onRound?: ((upkeep: Upkeep) => void) | undefined;
   readonly clock?: Clock | undefined;
+  /** Who watches its connection. Default: nobody does. */
+  readonly watch?: WatchedSessions | undefined;
 }
 
 /** How soon what somebody was in the way of is tried again: doubles from the first to the last, in milliseconds. */
@@ -46,7 +49,7 @@ class Keeper implements Service {
   constructor(options: KeeperOptions) {
     this.#options = options;
     this.#clock = options.clock ?? systemClock;
-    this.#pool = createPool({ url: options.url, max: 1, idleMs });
+    this.#pool = createPool({ url: options.url, max: 1, idleMs, watch: options.watch });
   }
 
   /** Resolves at once: the first round is soon after. */

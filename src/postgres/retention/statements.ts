@@ -15,14 +15,19 @@ export type UpkeepCall =
  * default partition above all, may take its time.
  */
 export function upkeepStep(call: UpkeepCall): string {
-  const timeout = call === "millrace.turn_default()" ? "1h" : call.startsWith("millrace.drop") ? "2s" : "30s";
   return `
     begin isolation level read committed read write;
     set local jit = off;
-    set local statement_timeout = '${timeout}';
+    set local statement_timeout = ${upkeepTimeoutMs(call)};
     set local idle_in_transaction_session_timeout = '5s';
     select ${call} as outcome;
     commit`;
+}
+
+/** How long a step may take, in milliseconds. */
+export function upkeepTimeoutMs(call: UpkeepCall): number {
+  if (call === "millrace.turn_default()") return 3_600_000;
+  return call.startsWith("millrace.drop") ? 2_000 : 30_000;
 }
 
 /** What upkeep waits for, kept for everybody to see. $1 a sentence or null. */

@@ -3,7 +3,7 @@ import { sentence, sqlState, sqlStateOf } from "../database-error.ts";
 import { duration } from "../finding.ts";
 import { type Lease, withLease } from "../lease.ts";
 import { look } from "../look.ts";
-import { noteUpkeep, outboxLockHolders, prunable, type UpkeepCall, upkeepStep } from "./statements.ts";
+import { noteUpkeep, outboxLockHolders, prunable, type UpkeepCall, upkeepStep, upkeepTimeoutMs } from "./statements.ts";
 
 /** What one round of upkeep has done. */
 export interface Upkeep {
@@ -97,6 +97,7 @@ class Round {
   /** What the function said; `undefined` when it could not be called now. */
   step(call: UpkeepCall, doing: string): Promise<unknown> {
     return this.#attempt(doing, async () => {
+      this.#lease.allow(upkeepTimeoutMs(call));
       const results: unknown = await this.#lease.client.query(upkeepStep(call));
       const answer = (results as readonly pg.QueryResult<{ readonly outcome: unknown }>[]).at(-2);
       return answer?.rows[0]?.outcome;

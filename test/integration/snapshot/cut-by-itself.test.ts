@@ -38,7 +38,7 @@ async function write(database: FeedDatabase, writer: number, more: () => boolean
 async function isOver(database: FeedDatabase): Promise<boolean> {
   const open = await database.sql(
     `select from pg_locks l join pg_stat_activity a using (pid)
-     where l.relation = 'bulky'::regclass and l.mode = 'AccessShareLock' and a.application_name = 'millrace'`,
+     where l.relation = 'bulky'::regclass and l.mode = 'AccessShareLock' and a.application_name like 'millrace snapshot %'`,
   );
   return open.length === 0;
 }

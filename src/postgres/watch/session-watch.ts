@@ -1,0 +1,100 @@
+import { randomBytes } from "node:crypto";
+import { systemClock, systemTimers } from "../../core/clock.ts";
+import type { FeedError } from "../../core/errors.ts";
+import { Watchdog } from "../../core/watchdog/watchdog.ts";
+import { Inquiries } from "./inquiries.ts";
+import { WatchedSessions } from "./watched-sessions.ts";
+
+/** Parts of Millrace that have connections of their own. The names are in application_name, metrics and logs. */
+export const parts = {
+  tail: {
+    code: "TAIL_STUCK",
+    noun: "The tail",
+    what: "settle and read what has committed",
+    // A tick says itself how long it may take.
+    allowedMs: 30_000,
+  },
+  waiter: { code: "WAITER_STUCK", noun: "The connection that listens", what: "be answered", allowedMs: 0 },
+  history: {
+    code: "READER_STUCK",
+    noun: "A reader of history",
+    what: "read a page",
+    // statement_timeout of a page.
+    allowedMs: 60_000,
+  },
+  service: {
+    code: "SERVICE_STUCK",
+    noun: "A call to the database",
+    what: "be answered",
+    // The longest statement of publish, and a disk that is busy.
+    allowedMs: 120_000,
+  },
+  snapshot: { code: "SNAPSHOT_STUCK", noun: "A snapshot", what: "copy tables", allowedMs: 30_000 },
+  retention: { code: "RETENTION_STUCK", noun: "The keeper of the outbox", what: "keep it in order", allowedMs: 30_000 },
+  polling: { code: "POLLER_STUCK", noun: "The poller", what: "look at a polled table", allowedMs: 30_000 },
+  monitor: { code: "MONITOR_STUCK", noun: "The look for problems", what: "be answered", allowedMs: 10_000 },
+  subscriptions: {
+    code: "SUBSCRIPTIONS_STUCK",
+    noun: "The keeping of subscriptions",
+    what: "be answered",
+    allowedMs: 60_000,
+  },
+} as const;
+
+/** One of them. */
+export type PartName = keyof typeof parts;
+
+/** How the connections of one store, and of what stands around it, are watched. */
+export interface SessionWatchOptions {
+  readonly url: string;
+  /** Default: one of its own, of the machine's time, that tells nobody. */
+  readonly watchdog?: Watchdog | undefined;
+}
+
+/** Watches connections by part. Stop it last: what it watches may be ending. */
+export class SessionWatch {
+  readonly watchdog: Watchdog;
+  readonly #inquiries: Inquiries;
+  /** Tells the sessions of one server from those of another, and of an earlier opening. */
+  readonly #id = randomBytes(4).toString("hex");
+
+  constructor({ url, watchdog }: SessionWatchOptions) {
+    this.watchdog = watchdog ?? new Watchdog({ clock: systemClock, timers: systemTimers });
+    this.#inquiries = new Inquiries(url, `millrace watchdog ${this.#id}`, this.watchdog.patienceMs);
+  }
+
+  /** Looks from now on. Idempotent. */
+  start(): void {
+    this.watchdog.start();
+  }
+
+  /** For the connections of this part: give it to `createPool` or `createClient`. */
+  sessions(name: PartName, onHopeless?: (reason: FeedError) => void): WatchedSessions {
+    const { what, allowedMs, ...part } = parts[name];
+    const watched = this.watchdog.part({ name, ...part, onHopeless });
+    return new WatchedSessions(watched, { what, allowedMs }, `millrace ${name} ${this.#id}`, this.#inquiries);
+  }
+
+  /** Whether the database answers on a connection that is none of those that are watched. */
+  answers(): Promise<boolean> {
+    return this.#inquiries.answers();
+  }
+
+  /** Ends a waiter that has been silent for so long, whosesoever it is; says which one, if there was one. */
+  endSilentWaiter(silentMs: number): Promise<void> {
+    return this.#inquiries.silentWaiter(silentMs).then((found) => {
+      if (found === undefined) return;
+      const { pid, application, forMs, ended } = found;
+      const evidence = ended
+        ? `session ${application} held its place`
+        : `session ${application} holds its place, and this role may not end it`;
+      const incident = { what: "be nudged", where: `pid ${pid}`, silentMs: forMs, evidence };
+      this.watchdog.part({ name: "waiter", ...parts.waiter }).brokenOff(incident);
+    });
+  }
+
+  async stop(): Promise<void> {
+    this.watchdog.stop();
+    await this.#inquiries.stop();
+  }
+}
