@@ -2,6 +2,8 @@ import type { Demo } from "../demo/demo.ts";
 import { startDemo } from "../demo/demo.ts";
 import { type EmbeddedPostgres, startEmbedded } from "../embedded/embedded-postgres.ts";
 import { type Config, resolveConfig } from "../server/config.ts";
+import { findConfigFile } from "../server/config-file/find-config.ts";
+import { type ConfigFile, readConfigFile } from "../server/config-file/read-config.ts";
 import { type RunningServer, startServer } from "../server/server.ts";
 import { serverVersion } from "../server/version.ts";
 import { configFlags } from "./commands/start-options.ts";
@@ -12,15 +14,17 @@ import type { Terminal } from "./terminal.ts";
 
 /** Of `millrace start`: its own, and those of the server by their names in its schema. */
 export interface StartOptions extends DatabaseOptions, Readonly<Record<string, unknown>> {
+  readonly config?: string;
   readonly demo?: boolean;
   readonly json?: boolean;
 }
 
 /** Runs until it is interrupted. Whatever was started is stopped on every path, the embedded Postgres last. */
 export async function start(options: StartOptions, terminal: Terminal): Promise<void> {
-  const given = givenDatabase(options, terminal);
   // Wrong options are told before anything is started.
-  const config = resolve(options, terminal, given ?? "postgres://embedded");
+  const configFile = await openConfigFile(options, terminal);
+  const given = givenDatabase(options, terminal) ?? configFile?.options.databaseUrl;
+  const config = resolve(options, terminal, given ?? "postgres://embedded", configFile);
   await using running = new AsyncDisposableStack();
   const embedded = given === undefined ? await openEmbedded(options, terminal) : undefined;
   if (embedded !== undefined) running.defer(() => embedded.stop());
@@ -30,6 +34,7 @@ export async function start(options: StartOptions, terminal: Terminal): Promise<
       { ...config, databaseUrl },
       {
         signal: terminal.interrupted,
+        configFile,
         // People get it in a sentence, a log its line: not both.
         ...(terminal.errorIsTty ? { onWait: tellOnce(terminal) } : {}),
       },
@@ -48,11 +53,22 @@ export async function start(options: StartOptions, terminal: Terminal): Promise<
   if (terminal.errorIsTty) terminal.note("millrace: stopping");
 }
 
-function resolve(options: StartOptions, terminal: Terminal, databaseUrl: string): Config {
+async function openConfigFile(options: StartOptions, terminal: Terminal): Promise<ConfigFile | undefined> {
+  const path = await findConfigFile(terminal.directory, options.config ?? terminal.environment.MILLRACE_CONFIG);
+  return path === undefined ? undefined : await readConfigFile(path);
+}
+
+function resolve(
+  options: StartOptions,
+  terminal: Terminal,
+  databaseUrl: unknown,
+  configFile: ConfigFile | undefined,
+): Config {
   const quiet = terminal.errorIsTty && (terminal.environment.MILLRACE_LOG_LEVEL ?? "") === "";
   return resolveConfig({
-    flags: { ...(quiet ? { logLevel: "warn" } : {}), ...configFlags(options), databaseUrl },
+    flags: { ...configFlags(options), databaseUrl },
     env: terminal.environment,
+    file: { ...(quiet ? { logLevel: "warn" } : {}), ...configFile?.options },
   });
 }
 

@@ -4,6 +4,7 @@ import type { FeedError } from "../core/errors.ts";
 import type { FeedLimits } from "../core/feed/feed-limits.ts";
 import { createFeed } from "../core/feed/feed-service.ts";
 import type { FeedObserver } from "../core/feed.ts";
+import type { Sources } from "../core/source/sources.ts";
 import { createPool } from "../postgres/database.ts";
 import type { BegunEpoch, Followed } from "../postgres/epoch/enter-epoch.ts";
 import { whatHappened } from "../postgres/epoch/reason.ts";
@@ -17,7 +18,10 @@ import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
 import { createSourceControl } from "../postgres/source/source-control.ts";
 import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore, type PostgresStore } from "../postgres/store.ts";
+import type { Problem } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
+import type { FollowedConfig } from "./config-file/followed-config.ts";
+import { createDeclaredSources } from "./declared-sources.ts";
 import type { OpenedFeed, OpenFeed } from "./feed-holder.ts";
 import { createLastLook } from "./last-look.ts";
 import { createProblemMonitor } from "./problem-monitor.ts";
@@ -33,10 +37,21 @@ const STORAGE_MAX_AGE_MS = 60_000;
  * Opens the feed that is in `config.databaseUrl`, any number of times one after the other: each opening knows what the one
  * before has read.
  */
-export function postgresFeedOpener(config: Config, log: Logger, observer: FeedObserver): OpenFeed {
+export function postgresFeedOpener(
+  config: Config,
+  log: Logger,
+  observer: FeedObserver,
+  declared?: FollowedConfig,
+): OpenFeed {
   let before: PostgresStore | undefined;
   return async (signal, onOver) => {
-    const opened = await openPostgresFeed(config, log, { signal, onOver, observer, followed: before?.followed });
+    const opened = await openPostgresFeed(config, log, {
+      signal,
+      onOver,
+      observer,
+      followed: before?.followed,
+      declared,
+    });
     before = opened.store;
     return opened;
   };
@@ -47,13 +62,14 @@ interface Opening {
   readonly onOver: (reason: FeedError) => void;
   readonly observer: FeedObserver;
   readonly followed: Followed | undefined;
+  readonly declared: FollowedConfig | undefined;
 }
 
 /** Brings the schema up to date, or checks it, and enters the epoch in force. */
 async function openPostgresFeed(
   config: Config,
   log: Logger,
-  { signal, onOver, observer, followed }: Opening,
+  { signal, onOver, observer, followed, declared }: Opening,
 ): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
   const { applied, version } = await migrate(databaseUrl, {
@@ -76,6 +92,7 @@ async function openPostgresFeed(
   });
   opening.defer(() => store.stop());
   await store.start(signal);
+  const { sources, refused } = await openSources(opening, { config, log, signal, declared });
 
   const feed = createFeed({
     store,
@@ -105,19 +122,39 @@ async function openPostgresFeed(
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
   await startBackground(opening, { pool, config, store, log, signal });
-  const controlPool = createPool({ url: databaseUrl, max: CONTROL_CONNECTIONS, idleMs: MONITOR_IDLE_MS });
-  opening.defer(() => controlPool.end());
 
   const open = opening.move();
   return {
     store,
     feed,
     lineage: store.lineage,
-    problems: monitor.current,
+    problems: () => [...monitor.current(), ...refused()],
     storage: lastStorage.current,
-    sources: createSourceControl({ pool: controlPool }),
+    sources,
     stop: () => open.disposeAsync(),
   };
+}
+
+interface Controlled {
+  readonly sources: Sources;
+  /** What is declared and not so. */
+  readonly refused: () => readonly Problem[];
+}
+
+/** The watched tables as they are to be, as far as this role may bring that about. */
+async function openSources(
+  opening: AsyncDisposableStack,
+  { config, log, signal, declared }: Pick<Background, "config" | "log" | "signal"> & Pick<Opening, "declared">,
+): Promise<Controlled> {
+  const pool = createPool({ url: config.databaseUrl, max: CONTROL_CONNECTIONS, idleMs: MONITOR_IDLE_MS });
+  opening.defer(() => pool.end());
+  const sources = createSourceControl({ pool });
+  if (declared === undefined) return { sources, refused: () => [] };
+  const bringing = createDeclaredSources({ declarations: declared.current.sources, sources, log });
+  opening.defer(() => bringing.stop());
+  await bringing.start(signal);
+  opening.defer(declared.onChange((next) => bringing.declare(next.sources)));
+  return { sources, refused: bringing.problems };
 }
 
 function feedLimits(config: Config): Partial<FeedLimits> {

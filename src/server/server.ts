@@ -9,6 +9,8 @@ import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import type { Config } from "./config.ts";
+import { type FollowedConfig, followConfigFile } from "./config-file/followed-config.ts";
+import type { ConfigFile } from "./config-file/read-config.ts";
 import { createCors } from "./cors.ts";
 import { FeedHolder, type OpenFeed } from "./feed-holder.ts";
 import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
@@ -29,6 +31,8 @@ export interface StartOptions {
   readonly signal?: AbortSignal;
   /** Default: the feed of `config.databaseUrl`. */
   readonly openFeed?: OpenFeed;
+  /** Whose sources are brought about, now and whenever it changes. Its options are in `config` already. Default: none. */
+  readonly configFile?: ConfigFile | undefined;
   /** Told why the start waits and what to do, each time it tries again. The log is told only without it. */
   readonly onWait?: (failure: string, action: string) => void;
 }
@@ -58,22 +62,26 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const slot = createFeedSlot();
   const shutdown = new AbortController();
   const traffic = { messages: 0, bytes: 0 };
+  const { configFile } = options;
+  const followed = configFile === undefined ? undefined : followConfigFile(configFile, { log });
+  const problems = () => [...holder.problems(), ...(followed?.problems() ?? [])];
   const metrics = createMetrics({
     feed: slot,
-    problems: () => holder.problems(),
+    problems,
     storage: () => holder.storage(),
     traffic,
     clock: systemClock,
     serverVersion,
   });
-  const holder = new FeedHolder(options.openFeed ?? postgresFeedOpener(config, log, metrics.observer), slot, log);
+  const openFeed = options.openFeed ?? postgresFeedOpener(config, log, metrics.observer, followed);
+  const holder = new FeedHolder(openFeed, slot, log);
   const handlers = {
     slot,
     log,
     metrics,
     traffic,
     shutdown: shutdown.signal,
-    problems: () => holder.problems(),
+    problems,
     storage: () => holder.storage(),
     sources: () => holder.sources(),
   };
@@ -90,7 +98,8 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     });
     const { epoch, head, oldest } = slot.status();
     log.info({ epoch, head, oldest }, "the feed moves");
-    return runningServer(config, listener, { slot, metrics, shutdown, holder, log });
+    await followed?.start(signal);
+    return runningServer(config, listener, { slot, metrics, shutdown, holder, followed, log });
   } catch (error) {
     await listener.close(0);
     throw error;
@@ -102,13 +111,14 @@ interface Parts {
   readonly metrics: Metrics;
   readonly shutdown: AbortController;
   readonly holder: FeedHolder;
+  readonly followed: FollowedConfig | undefined;
   readonly log: Logger;
 }
 
 function runningServer(
   config: Config,
   listener: Listener,
-  { slot, metrics, shutdown, holder, log }: Parts,
+  { slot, metrics, shutdown, holder, followed, log }: Parts,
 ): RunningServer {
   let stopped: Promise<void> | undefined;
   const stop = async (graceMs: number): Promise<void> => {
@@ -116,6 +126,7 @@ function runningServer(
     await slot.drain(graceMs);
     shutdown.abort(goingDown());
     await listener.close(CLOSE_GRACE_MS);
+    await followed?.stop();
     await holder.stop();
     await metrics.stop();
     log.info({}, "stopped");

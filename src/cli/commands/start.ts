@@ -8,6 +8,10 @@ export function addStart(program: Command, terminal: Terminal): void {
   const command = program
     .command("start")
     .description("run the server, on DATABASE_URL or else on an embedded Postgres with a live demo")
+    .option(
+      "--config <file>",
+      "configuration (env MILLRACE_CONFIG, default millrace.config.ts, .js or .json where it lies here)",
+    )
     .option("--data-dir <directory>", "of the embedded Postgres (env MILLRACE_DATA_DIR, default .millrace)")
     .option("--demo", "run the demo shop (default only on the embedded Postgres)")
     .option("--no-demo", "do not run it")
@@ -23,6 +27,7 @@ On a terminal, only warnings are logged unless --log-level says otherwise.
 Examples:
   $ millrace start
   $ millrace start --port 7500 --no-demo --data-dir /var/lib/millrace
+  $ millrace start --config deploy/millrace.config.ts
   $ DATABASE_URL=postgres://app@db.internal/shop millrace start
   $ millrace start --host 0.0.0.0 --insecure --tls-cert server.pem --tls-key server.key`,
     )
