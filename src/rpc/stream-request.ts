@@ -2,8 +2,9 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 import type { SubscribeRequest } from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Selector as WireSelector } from "../../gen/millrace/v1/selector_pb.js";
 import type { Start, StreamRequest } from "../core/feed.ts";
+import type { LaneCodec } from "../core/lane/lane.ts";
 import type { Selector } from "../core/selector/selector.ts";
-import { ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
+import { ENVELOPE_BYTES } from "./codec.ts";
 import { deliveryTerms } from "./delivery-terms.ts";
 import { invalidRequest } from "./errors.ts";
 import { operationFromWire } from "./event-fields.ts";
@@ -35,7 +36,7 @@ export function streamTerms(request: SubscribeRequest, defaults: StreamDefaults)
 export function streamRequestFromWire(
   request: SubscribeRequest,
   terms: StreamTerms,
-  codec: EventCodec,
+  codec: LaneCodec,
   deadlineMs: number | undefined,
 ): StreamRequest {
   return {

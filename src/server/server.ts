@@ -1,9 +1,10 @@
 import { readFile } from "node:fs/promises";
 import type { Logger } from "pino";
-import { systemClock } from "../core/clock.ts";
+import { systemClock, systemTimers } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
 import type { Sources } from "../core/source/sources.ts";
+import { createHttpStreams } from "../http-stream/http-streams.ts";
 import { muxedBody } from "../mux/mux.ts";
 import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
@@ -156,22 +157,25 @@ interface Handlers {
 async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
   const { slot, log, shutdown, problems, storage, sources, metrics, traffic } = handlers;
   let url = "";
-  const rpc = createRpcHandlers({
+  const streams = {
     feed: slot,
     clock: systemClock,
-    problems,
-    storage,
     checkpointIntervalMs: config.checkpointIntervalMs,
     maxStreamAgeMs: config.maxStreamAgeMs,
-    serverVersion,
     log,
-    maxRequestBytes: config.maxRequestBytes,
-    compress: config.compress,
-    handOff: config.delivery !== "stock",
     bodyOf: config.delivery === "mux" ? muxedBody : undefined,
     shutdownSignal: shutdown,
     inFlight: { connectionBytes: config.connectionBytes },
     traffic,
+  };
+  const rpc = createRpcHandlers({
+    ...streams,
+    problems,
+    storage,
+    serverVersion,
+    maxRequestBytes: config.maxRequestBytes,
+    compress: config.compress,
+    handOff: config.delivery !== "stock",
     sources: { sources, enabled: servesSources(config) },
     fallback: createPages({
       feed: slot,
@@ -180,6 +184,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
       problems,
       routes: {
         "/metrics": metrics.page,
+        "/v1/events": createHttpStreams({ ...streams, timers: systemTimers }).handler,
         "/mcp": createMcpRoute({
           transport: () => rpc.local,
           version: serverVersion,

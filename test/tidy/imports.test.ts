@@ -12,12 +12,13 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   postgres: ["core"],
   rpc: ["core"],
   mux: ["rpc"],
+  "http-stream": ["core", "rpc"],
   mcp: ["core", "rpc"],
-  server: ["core", "postgres", "memory", "rpc", "mux", "mcp"],
+  server: ["core", "postgres", "memory", "rpc", "mux", "http-stream", "mcp"],
   "in-process": ["core", "memory", "server"],
   embedded: ["core"],
   demo: ["postgres"],
-  cli: ["core", "postgres", "server", "embedded", "demo", "rpc", "mcp"],
+  cli: ["core", "postgres", "server", "embedded", "demo", "rpc", "http-stream", "mcp"],
 };
 
 /** Packages that only one folder has a reason to know. */
