@@ -5,6 +5,7 @@ import { Health } from "../../gen/grpc/health/v1/health_pb.js";
 import { file_millrace_v1_error } from "../../gen/millrace/v1/error_pb.js";
 import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
 import { SourceService } from "../../gen/millrace/v1/source_service_pb.js";
+import { SubscriptionService } from "../../gen/millrace/v1/subscription_service_pb.js";
 import { systemTimers } from "../core/clock.ts";
 import { withoutEndlessTimeouts } from "./endless-timeouts.ts";
 import { createFailureInterceptor } from "./failures.ts";
@@ -22,6 +23,7 @@ import { peerKey, peerOf } from "./peer.ts";
 import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
 import { createSourceService, type SourceServiceOptions } from "./source-service.ts";
+import { createSubscriptionService } from "./subscription-service.ts";
 import { withReadableErrors } from "./unreadable.ts";
 import { createValidationInterceptor } from "./validation.ts";
 
@@ -75,9 +77,13 @@ export interface RpcHandlers {
 /** gRPC, gRPC-Web and Connect (binary and JSON) for FeedService, health and reflection. */
 export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
   const compressMinBytes = options.compress ? COMPRESS_MIN_BYTES : undefined;
+  const { subscriptions } = options;
   const feedService = createFeedService({ ...options, compressMinBytes });
   const services = (router: ConnectRouter): void => {
     router.service(FeedService, feedService);
+    if (subscriptions !== undefined) {
+      router.service(SubscriptionService, createSubscriptionService({ ...options, subscriptions }));
+    }
     if (options.sources !== undefined) router.service(SourceService, createSourceService(options.sources));
   };
   const common = {
@@ -92,7 +98,8 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
       services(router);
       const sourceService = options.sources === undefined ? [] : [SourceService];
       addHealth(router, options.feed);
-      addReflection(router, [FeedService, ...sourceService, Health], [file_millrace_v1_error]);
+      const subscriptionService = subscriptions === undefined ? [] : [SubscriptionService];
+      addReflection(router, [FeedService, ...subscriptionService, ...sourceService, Health], [file_millrace_v1_error]);
       router.handlers.splice(
         0,
         router.handlers.length,
