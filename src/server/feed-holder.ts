@@ -4,6 +4,7 @@ import { FeedError, goingDown } from "../core/errors.ts";
 import type { EpochFeed, FeedFailure } from "../core/feed.ts";
 import { type Ancestor, EpochOver, epochChanged } from "../core/lineage.ts";
 import type { Sources } from "../core/source/sources.ts";
+import type { Subscriptions } from "../core/subscription/subscriptions.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import { waitForDatabase } from "./database-wait.ts";
 import type { FeedSlot } from "./feed-slot.ts";
@@ -11,6 +12,8 @@ import type { FeedSlot } from "./feed-slot.ts";
 /** A feed with what stands behind it. */
 export interface OpenedFeed {
   readonly feed: EpochFeed;
+  /** Of that feed. Where there are none, nobody can consume any. */
+  readonly subscriptions?: Subscriptions;
   /** What its epoch descends from, newest first. */
   readonly lineage: readonly Ancestor[];
   /** What is wrong beside what the feed itself knows; answers from memory. */
@@ -91,7 +94,7 @@ export class FeedHolder {
       passes: (error) =>
         error instanceof EpochOver || (error instanceof FeedError && error.code === "DATABASE_UNAVAILABLE"),
     });
-    this.#slot.fill(this.#held.opened.feed);
+    this.#fill(this.#held.opened);
     this.#following = this.#follow();
   }
 
@@ -99,6 +102,10 @@ export class FeedHolder {
     this.#stopping.abort(goingDown());
     await this.#following;
     await Promise.all([this.#held?.opened.stop(), this.#retired]);
+  }
+
+  #fill({ feed, subscriptions }: OpenedFeed): void {
+    this.#slot.fill(feed, subscriptions);
   }
 
   async #opening(signal: AbortSignal): Promise<Held> {
@@ -140,7 +147,7 @@ export class FeedHolder {
       passes: () => true,
     });
     this.#held = next;
-    this.#slot.fill(next.opened.feed);
+    this.#fill(next.opened);
     const { epoch: inForce, head, oldest } = next.opened.feed.status();
     const { lineage } = next.opened;
     old.opened.feed.end(inForce === epoch ? interrupted() : epochChanged(epoch, { epoch: inForce, lineage }, head));

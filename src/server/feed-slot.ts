@@ -1,11 +1,15 @@
 import { FeedError } from "../core/errors.ts";
 import { NO_STATS } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedFailure, FeedStatus } from "../core/feed.ts";
+import type { Subscriptions } from "../core/subscription/subscriptions.ts";
+import { createSubscriptionsSlot } from "./subscriptions-slot.ts";
 
 /** A feed that may not be there yet, or is about to be replaced. */
 export interface FeedSlot extends Feed {
-  /** From now on every call goes to this feed. */
-  fill(feed: Feed): void;
+  /** From now on every call goes to this feed, and to its subscriptions. */
+  fill(feed: Feed, subscriptions?: Subscriptions): void;
+  /** Those of the feed in it. */
+  readonly subscriptions: Subscriptions;
   /** Why there is none, or no other, yet: what callers are told until it is filled again. */
   explain(failure: FeedFailure): void;
 }
@@ -31,6 +35,7 @@ const nothingYet: FeedStatus = {
  */
 export function createFeedSlot(): FeedSlot {
   let current: Feed | undefined;
+  let currentSubscriptions: Subscriptions | undefined;
   let failure: FeedFailure | undefined;
   let draining = false;
   const absent = () =>
@@ -47,8 +52,10 @@ export function createFeedSlot(): FeedSlot {
     return current;
   };
   return {
-    fill(filled) {
+    subscriptions: createSubscriptionsSlot(() => currentSubscriptions, absent),
+    fill(filled, subscriptions) {
       current = filled;
+      currentSubscriptions = subscriptions;
       failure = undefined;
       // Nobody is served by it: it refuses them from now on, and there is nothing to wait for.
       if (draining) void filled.drain(0);

@@ -170,6 +170,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
   };
   const rpc = createRpcHandlers({
     ...streams,
+    subscriptions: slot.subscriptions,
     problems,
     storage,
     serverVersion,
