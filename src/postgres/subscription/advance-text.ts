@@ -1,0 +1,77 @@
+import type { Advance, NewDeadLetter } from "../../core/subscription/subscription-store.ts";
+
+/** Advances in the form that `millrace.advance_subscriptions` takes: each id at most once. */
+export interface AdvanceText {
+  readonly advances: string;
+  /** Null for none. */
+  readonly settled: string | null;
+  readonly letters: string | null;
+}
+
+const decoder = new TextDecoder();
+
+/** Postgres stores no U+0000, and a string that JavaScript cut in the middle of a character has no UTF-8 form. */
+export function storable(text: string): string {
+  return text.replaceAll("\0", "\uFFFD").toWellFormed();
+}
+
+/** As few rounds as let each id come at most once in a round; in each, advances by their place in the list. */
+export function inRounds(advances: readonly Advance[]): readonly (readonly number[])[] {
+  const rounds: number[][] = [];
+  const seen = new Map<string, number>();
+  for (const [index, { id }] of advances.entries()) {
+    const round = seen.get(id) ?? 0;
+    seen.set(id, round + 1);
+    const indexes = rounds[round] ?? [];
+    indexes.push(index);
+    rounds[round] = indexes;
+  }
+  return rounds;
+}
+
+/** Writes one round. */
+export function advanceText(advances: readonly Advance[]): AdvanceText {
+  const settled = advances.flatMap(({ id, generation, settledDeadLetters = [] }) =>
+    settledDeadLetters.map((version) => ({ i: storable(id), g: generation, v: version })),
+  );
+  const letters = advances.flatMap(({ id, generation, deadLetters = [] }) => [
+    // The last of several of one version is meant: a statement can insert or replace a row only once.
+    ...new Map(deadLetters.map((letter) => [letter.version, letterOf(id, generation, letter)])).values(),
+  ]);
+  return {
+    advances: JSON.stringify(advances.map(advanceOf)),
+    settled: settled.length === 0 ? null : JSON.stringify(settled),
+    letters: letters.length === 0 ? null : JSON.stringify(letters),
+  };
+}
+
+function advanceOf({ id, generation, position, delivered, progress }: Advance): unknown {
+  return {
+    i: storable(id),
+    g: generation,
+    e: position?.epoch,
+    v: position?.version,
+    c: position?.cursor,
+    d: delivered?.map(({ version, attempts }) => [version, attempts]),
+    p: progress === undefined ? undefined : storable(progress),
+  };
+}
+
+function letterOf(id: string, generation: number, letter: NewDeadLetter): unknown {
+  return {
+    i: storable(id),
+    g: generation,
+    v: letter.version,
+    t: storable(letter.topic),
+    k: letter.key === undefined ? undefined : storable(letter.key),
+    o: letter.operation,
+    b: letter.before && decoder.decode(letter.before),
+    a: letter.after && decoder.decode(letter.after),
+    h: letter.headers && decoder.decode(letter.headers),
+    x: letter.transaction,
+    m: letter.occurredAtMicros,
+    n: letter.transition,
+    y: letter.attempts,
+    r: storable(letter.reason),
+  };
+}
