@@ -155,4 +155,9 @@ export interface EpochFeed extends Feed {
    * again. For when another feed has taken this one's place. Stop it afterwards.
    */
   end(reason: FeedError): void;
+  /**
+   * Has the tail break off what it waits for and go on where the log ends. Streams stay open. For who sees from outside that
+   * it stands still.
+   */
+  restart(reason: FeedError): void;
 }

@@ -33,6 +33,21 @@ export function createClient(options: ConnectionOptions): pg.Client {
   return new pg.Client(clientConfig(options));
 }
 
+/** A network that swallows would have it wait for ever, in milliseconds. */
+const goodbyeMs = 1000;
+
+/** Ends the session in order, and without an answer after a while. Never rejects. */
+export async function leaveClient(client: pg.Client): Promise<void> {
+  const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMs);
+  try {
+    await client.end();
+  } catch {
+    // It has ended some other way.
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 /** For the driver: no connection of Millrace's waits for ever for a server that takes it and does not answer. */
 export function clientConfig({ url, connectTimeoutMs, applicationName, watch }: ConnectionOptions): pg.ClientConfig {
   return {

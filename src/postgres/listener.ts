@@ -1,5 +1,5 @@
 import type pg from "pg";
-import { createClient } from "./database.ts";
+import { createClient, leaveClient } from "./database.ts";
 import { listenerState } from "./watch/statements.ts";
 import type { WatchedSessions } from "./watch/watched-sessions.ts";
 
@@ -27,8 +27,6 @@ const longestRetryMs = 5000;
 const usualPingMs = 10_000;
 /** An answer that takes longer does not come; at most half a ping, so that the two do not overlap. */
 const longestAnswerMs = 5000;
-/** Of a session that is left in order: a network that swallows would have it wait for ever. */
-const goodbyeMs = 1000;
 
 const tryLock = "select pg_try_advisory_lock('millrace.outbox'::regclass::oid::int, 1) as held";
 const unlock = "select pg_advisory_unlock('millrace.outbox'::regclass::oid::int, 1)";
@@ -84,7 +82,7 @@ export class Listener {
     const client = this.#client;
     this.#client = undefined;
     this.#holds = false;
-    if (client !== undefined) await leave(client);
+    if (client !== undefined) await leaveClient(client);
   }
 
   /** Tries to become the waiter. False when another process is, or a writer is at work, or nothing listens. */
@@ -119,12 +117,12 @@ export class Listener {
       await client.connect();
       await this.#listen(client);
     } catch {
-      void leave(client);
+      void leaveClient(client);
       this.#again();
       return;
     }
     if (this.#pooled || this.#stopped) {
-      await leave(client);
+      await leaveClient(client);
       return;
     }
     this.#client = client;
@@ -190,7 +188,7 @@ export class Listener {
     this.#client = undefined;
     this.#holds = false;
     clearInterval(this.#ping);
-    void leave(client);
+    void leaveClient(client);
     this.#again();
   }
 
@@ -198,17 +196,5 @@ export class Listener {
     if (this.#stopped) return;
     this.#retry = setTimeout(() => void this.#connect(), this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, longestRetryMs);
-  }
-}
-
-/** Ends the session in order, and without an answer after a while. Never rejects. */
-async function leave(client: pg.Client): Promise<void> {
-  const timer = setTimeout(() => client.connection.stream.destroy(), goodbyeMs);
-  try {
-    await client.end();
-  } catch {
-    // It has ended some other way.
-  } finally {
-    clearTimeout(timer);
   }
 }

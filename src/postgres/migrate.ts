@@ -2,12 +2,14 @@ import { readFile } from "node:fs/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import type { Work } from "../core/watchdog/watched-part.ts";
 import { rowsOf } from "./catalog.ts";
-import { clientConfig } from "./database.ts";
+import { clientConfig, leaveClient } from "./database.ts";
 import { connectionError, sentence, sqlState, sqlStateOf } from "./database-error.ts";
 import { look } from "./look.ts";
 import { type Migration, shippedMigrations } from "./migration-files.ts";
 import { appliedMigrations, migrationsReadable, schemaOwner } from "./statements/lookups.ts";
+import type { WatchedSessions } from "./watch/watched-sessions.ts";
 
 export type { Migration } from "./migration-files.ts";
 
@@ -20,6 +22,8 @@ export interface MigrateOptions {
   /** Told each time a lock was not to be had: a sentence that names the pids in the way. */
   readonly onWait?: (sentence: string) => void;
   readonly signal?: AbortSignal;
+  /** Who watches the connection. Default: nobody does. */
+  readonly watch?: WatchedSessions;
 }
 
 /** What `migrate` did. */
@@ -76,11 +80,7 @@ export async function migrate(
   const attempts = options.lockAttempts ?? 10;
   for (let attempt = 1; ; attempt += 1) {
     options.signal?.throwIfAborted();
-    const outcome = await withClient(
-      database,
-      (client) => tryMigrate(client, shipped, options.apply ?? true),
-      options.signal,
-    );
+    const outcome = await withClient(database, (client) => tryMigrate(client, shipped, options.apply ?? true), options);
     if (typeof outcome !== "string") return outcome;
     const told = `Could not lock what the migration changes: ${outcome}.`;
     if (attempt >= attempts) {
@@ -116,9 +116,9 @@ export function assertServerVersion(serverVersion: string, number: number): void
 async function withClient<T>(
   database: string | pg.ClientConfig,
   use: (client: pg.Client) => Promise<T>,
-  signal?: AbortSignal,
+  { signal, watch }: Pick<MigrateOptions, "signal" | "watch"> = {},
 ): Promise<T> {
-  const name = { application_name: "millrace migrate" };
+  const name = { application_name: watch?.applicationName ?? "millrace migrate" };
   const client = new pg.Client(
     typeof database === "string" ? { ...clientConfig({ url: database }), ...name } : { ...name, ...database },
   );
@@ -127,16 +127,19 @@ async function withClient<T>(
   // No `end()`: a connection that is being made would never tell that it has failed.
   const abort = () => client.connection.stream.destroy();
   signal?.addEventListener("abort", abort, { once: true });
+  let work: Work | undefined;
   try {
     await client.connect().catch((error: unknown) => {
       throw connectionError(error, client);
     });
+    work = watch?.begin(client, abort);
     return await use(client);
   } catch (error) {
     throw signal?.aborted === true ? signal.reason : error;
   } finally {
     signal?.removeEventListener("abort", abort);
-    await client.end().catch(() => undefined);
+    work?.end("done");
+    await leaveClient(client);
   }
 }
 

@@ -118,6 +118,11 @@ export const configSchema = z
       .default(Math.max(2, Math.min(8, availableParallelism())))
       .describe("Connections for streams that read the table"),
     serviceConnections: count(1, 100).default(4).describe("Connections for Publish and for waits on transactions"),
+    stuckAfterMs: count(100, 3_600_000)
+      .default(10_000)
+      .describe(
+        "A connection without a sign of life for this long, beyond what its statement may take, is made anew, in milliseconds. Default: longer than any pause of a busy machine or network",
+      ),
     newEpoch: z
       .enum(["auto", "refuse"], { error: "must be auto or refuse" })
       .default("auto")
@@ -185,6 +190,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   delivery: "MILLRACE_DELIVERY",
   historyConnections: "MILLRACE_HISTORY_CONNECTIONS",
   serviceConnections: "MILLRACE_SERVICE_CONNECTIONS",
+  stuckAfterMs: "MILLRACE_STUCK_AFTER_MS",
   newEpoch: "MILLRACE_NEW_EPOCH",
   sourcesApi: "MILLRACE_SOURCES_API",
   migrate: "MILLRACE_MIGRATE",

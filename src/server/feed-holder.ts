@@ -43,6 +43,8 @@ export interface Waiting {
 /** A feed that is over sooner than this is not replaced at once: something at the address changes to and fro. */
 const STEADY_MS = 5_000;
 const UNSTEADY_PAUSE_MS = 1_000;
+/** What has not ended by then is left to the end of the process: its connections may lead to a server that is gone. */
+const STOP_MS = 10_000;
 
 interface Held {
   readonly opened: OpenedFeed;
@@ -59,13 +61,16 @@ export class FeedHolder {
   readonly #open: OpenFeed;
   readonly #slot: FeedSlot;
   readonly #log: Logger;
+  readonly #stopMs: number;
   readonly #stopping = new AbortController();
   #held: Held | undefined;
   #following: Promise<void> = Promise.resolve();
   /** Feeds that were replaced and have not come to their end. */
   #retired: Promise<unknown> = Promise.resolve();
 
-  constructor(open: OpenFeed, slot: FeedSlot, log: Logger) {
+  /** `stopMs`: after how long a feed that does not end is left, in milliseconds. Default 10,000. */
+  constructor(open: OpenFeed, slot: FeedSlot, log: Logger, stopMs = STOP_MS) {
+    this.#stopMs = stopMs;
     this.#open = open;
     this.#slot = slot;
     this.#log = log;
@@ -98,10 +103,18 @@ export class FeedHolder {
     this.#following = this.#follow();
   }
 
+  /** Resolves also when a feed does not end. */
   async stop(): Promise<void> {
     this.#stopping.abort(goingDown());
     await this.#following;
-    await Promise.all([this.#held?.opened.stop(), this.#retired]);
+    const ended = Promise.all([this.#held?.opened.stop(), this.#retired]);
+    const inTime = new AbortController();
+    try {
+      const waited = await Promise.race([ended, pause(this.#stopMs, "late", { signal: inTime.signal })]);
+      if (waited === "late") this.#log.warn({ afterMs: this.#stopMs }, "the feed did not end in time, and is left");
+    } finally {
+      inTime.abort();
+    }
   }
 
   #fill({ feed, subscriptions }: OpenedFeed): void {
@@ -133,7 +146,11 @@ export class FeedHolder {
 
   async #replace(old: Held, reason: FeedError, signal: AbortSignal): Promise<void> {
     const { epoch } = old.opened.feed.status();
-    this.#log.warn({ epoch, err: reason }, "the history that was followed is over: opening the one in force");
+    const told =
+      reason.code === "DATABASE_UNAVAILABLE"
+        ? "the feed stands still whatever is restarted of it: opening it anew"
+        : "the history that was followed is over: opening the one in force";
+    this.#log.warn({ epoch, err: reason }, told);
     if (performance.now() - old.sinceMs < STEADY_MS) await pause(UNSTEADY_PAUSE_MS, undefined, { signal });
     const next = await waitForDatabase(() => this.#opening(signal), {
       log: this.#log,

@@ -25,6 +25,7 @@ export const metrics = {
   ),
   "millrace.event.age.seconds": gauge("s", "Time since the newest event was settled"),
   "millrace.database.errors": counter("", "Ticks that failed, by error code"),
+  "millrace.restarts": counter("", "Parts that stood still and were restarted, by part"),
   "millrace.log.bytes": gauge("By", "Memory of the recent events"),
   "millrace.log.events": gauge("", "Recent events in memory"),
   "millrace.log.oldest": gauge("", "Oldest version in memory: streams behind it read the table"),

@@ -10,11 +10,12 @@ import {
 } from "@opentelemetry/sdk-metrics";
 import type { FeedErrorCode } from "../core/errors.ts";
 import type { FeedStats } from "../core/feed/feed-stats.ts";
-import type { Feed, FeedObserver, FeedStatus } from "../core/feed.ts";
+import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { Clock } from "../core/ports.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import { type MetricName, metrics } from "./metric-names.ts";
+import type { ServedFeedObserver } from "./postgres-feed.ts";
 
 /** What is measured. Everything answers from memory. */
 export interface MetricsOptions {
@@ -29,8 +30,8 @@ export interface MetricsOptions {
 
 /** The metrics of one server. */
 export interface Metrics {
-  /** Told by the feed of each tick. */
-  readonly observer: FeedObserver;
+  /** Told by the feed of each tick, and of what was restarted. */
+  readonly observer: Required<ServedFeedObserver>;
   /** Answers with all of them in Prometheus' text format. */
   readonly page: RpcHandler;
   stop(): Promise<void>;
@@ -106,17 +107,21 @@ class ScrapeReader extends MetricReader {
   protected async onShutdown(): Promise<void> {}
 }
 
-function createObserver(meter: Meter): FeedObserver {
+function createObserver(meter: Meter): Required<ServedFeedObserver> {
   const { description, unit } = metrics["millrace.tick.duration.seconds"];
   const duration = meter.createHistogram("millrace.tick.duration.seconds", { description, unit });
   const errors = meter.createCounter("millrace.database.errors", {
     description: metrics["millrace.database.errors"].description,
+  });
+  const restarts = meter.createCounter("millrace.restarts", {
+    description: metrics["millrace.restarts"].description,
   });
   const settled = { settled: true };
   const idle = { settled: false };
   return {
     advanced: (durationMs, events) => duration.record(durationMs / 1000, events > 0 ? settled : idle),
     failed: (code: FeedErrorCode) => errors.add(1, { code }),
+    restarted: (part: string) => restarts.add(1, { part }),
   };
 }
 

@@ -71,7 +71,7 @@ function readiness(status: FeedStatus, problems: readonly Problem[]): Page {
     case "STARTING":
       return { status: 503, text: `Starting: ${status.failure?.message ?? "the log is not filled yet."}\n` };
     case "STALE":
-      return { status: 503, text: `Not ready: ${reason(status.failure)}\n` };
+      return { status: 503, text: [`Not ready: ${reason(status.failure)}`, ...problems.map(told), ""].join("\n") };
     case "DRAINING":
       return { status: 503, text: "Going down: no new streams.\n" };
   }

@@ -23,6 +23,7 @@ import type { Config } from "./config.ts";
 import type { FollowedConfig } from "./config-file/followed-config.ts";
 import { createDeclaredSources } from "./declared-sources.ts";
 import type { OpenedFeed, OpenFeed } from "./feed-holder.ts";
+import { createFeedWatch, type FeedWatch } from "./feed-watch.ts";
 import { createLastLook } from "./last-look.ts";
 import { createProblemMonitor } from "./problem-monitor.ts";
 
@@ -33,6 +34,12 @@ const CONTROL_CONNECTIONS = 2;
 /** Several looks of the monitor: what one that fails leaves out is not missed, what a database that is away hides is. */
 const STORAGE_MAX_AGE_MS = 60_000;
 
+/** Told of what a feed does, and of what had to be done about it. */
+export interface ServedFeedObserver extends FeedObserver {
+  /** A part of it was stuck, and was restarted. */
+  restarted?(part: string): void;
+}
+
 /**
  * Opens the feed that is in `config.databaseUrl`, any number of times one after the other: each opening knows what the one
  * before has read.
@@ -40,7 +47,7 @@ const STORAGE_MAX_AGE_MS = 60_000;
 export function postgresFeedOpener(
   config: Config,
   log: Logger,
-  observer: FeedObserver,
+  observer: ServedFeedObserver,
   declared?: FollowedConfig,
 ): OpenFeed {
   let before: PostgresStore | undefined;
@@ -60,7 +67,7 @@ export function postgresFeedOpener(
 interface Opening {
   readonly signal: AbortSignal;
   readonly onOver: (reason: FeedError) => void;
-  readonly observer: FeedObserver;
+  readonly observer: ServedFeedObserver;
   readonly followed: Followed | undefined;
   readonly declared: FollowedConfig | undefined;
 }
@@ -72,15 +79,24 @@ async function openPostgresFeed(
   { signal, onOver, observer, followed, declared }: Opening,
 ): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
+  await using opening = new AsyncDisposableStack();
+  const watch = createFeedWatch({
+    url: databaseUrl,
+    stuckAfterMs: config.stuckAfterMs,
+    log,
+    onRestart: (part) => observer.restarted?.(part),
+    onHopeless: onOver,
+  });
+  opening.defer(() => watch.stop());
   const { applied, version } = await migrate(databaseUrl, {
     // An empty database under a running server is one that somebody is about to restore into.
     apply: config.migrate && followed === undefined,
     onWait: (sentence) => log.warn({}, sentence),
     signal,
+    watch: watch.sessions.sessions("opening"),
   });
   log.info({ schema: version, applied: applied.map(({ name }) => name) }, "the schema is up to date");
 
-  await using opening = new AsyncDisposableStack();
   const store = createPostgresStore({
     url: databaseUrl,
     directUrl: directUrl === "none" ? false : directUrl,
@@ -89,10 +105,12 @@ async function openPostgresFeed(
     newEpoch: config.newEpoch,
     followed,
     onNewEpoch: (begun) => tellNewEpoch(begun, log),
+    watch: watch.sessions,
+    onTailHopeless: (reason) => watch.tailIsHopeless(reason),
   });
   opening.defer(() => store.stop());
   await store.start(signal);
-  const { sources, refused } = await openSources(opening, { config, log, signal, declared });
+  const { sources, refused } = await openSources(opening, { config, log, signal, declared, watch });
 
   const feed = createFeed({
     store,
@@ -103,11 +121,14 @@ async function openPostgresFeed(
     observer,
     report: (message, error) => (error === undefined ? log.info({}, message) : log.warn({ err: error }, message)),
     onOver,
+    watchdog: watch.watchdog,
   });
   opening.defer(() => feed.stop());
   await feed.start(signal);
+  watch.follow(feed);
 
-  const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS });
+  const looking = watch.sessions.sessions("monitor");
+  const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS, watch: looking });
   opening.defer(() => pool.end());
   const lastStorage = createLastLook<Storage>(STORAGE_MAX_AGE_MS, systemClock);
   const monitor = createProblemMonitor(async (stopping) => {
@@ -121,14 +142,14 @@ async function openPostgresFeed(
   }, log);
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
-  await startBackground(opening, { pool, config, store, log, signal });
+  await startBackground(opening, { pool, config, store, log, signal, watch });
 
   const open = opening.move();
   return {
     store,
     feed,
     lineage: store.lineage,
-    problems: () => [...monitor.current(), ...refused()],
+    problems: () => [...watch.problems(), ...monitor.current(), ...refused()],
     storage: lastStorage.current,
     sources,
     stop: () => open.disposeAsync(),
@@ -144,9 +165,20 @@ interface Controlled {
 /** The watched tables as they are to be, as far as this role may bring that about. */
 async function openSources(
   opening: AsyncDisposableStack,
-  { config, log, signal, declared }: Pick<Background, "config" | "log" | "signal"> & Pick<Opening, "declared">,
+  {
+    config,
+    log,
+    signal,
+    declared,
+    watch,
+  }: Pick<Background, "config" | "log" | "signal" | "watch"> & Pick<Opening, "declared">,
 ): Promise<Controlled> {
-  const pool = createPool({ url: config.databaseUrl, max: CONTROL_CONNECTIONS, idleMs: MONITOR_IDLE_MS });
+  const pool = createPool({
+    url: config.databaseUrl,
+    max: CONTROL_CONNECTIONS,
+    idleMs: MONITOR_IDLE_MS,
+    watch: watch.sessions.sessions("service"),
+  });
   opening.defer(() => pool.end());
   const sources = createSourceControl({ pool });
   if (declared === undefined) return { sources, refused: () => [] };
@@ -180,12 +212,13 @@ interface Background {
   readonly store: PostgresStore;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  readonly watch: FeedWatch;
 }
 
 /** What runs beside the feed: nothing waits for it. */
 async function startBackground(
   opening: AsyncDisposableStack,
-  { pool, config, store, log, signal }: Background,
+  { pool, config, store, log, signal, watch }: Background,
 ): Promise<void> {
   const { databaseUrl: url } = config;
   const report = (message: string, error?: unknown): void =>
@@ -194,8 +227,14 @@ async function startBackground(
     pool,
     report: (message, error) => (error === undefined ? log.info({}, message) : log.debug({ err: error }, message)),
   });
-  const keeper = createKeeper({ url, report });
-  const poller = createPoller({ url, epoch: store.epoch, report, onTold: () => store.wakeUp.nudge() });
+  const keeper = createKeeper({ url, report, watch: watch.sessions.sessions("retention") });
+  const poller = createPoller({
+    url,
+    epoch: store.epoch,
+    report,
+    onTold: () => store.wakeUp.nudge(),
+    watch: watch.sessions.sessions("polling"),
+  });
   for (const service of [schemas, keeper, poller]) {
     opening.defer(() => service.stop());
     await service.start(signal);

@@ -29,6 +29,7 @@ import type { StreamMail } from "../stream/stream-mail.ts";
 import { StreamUpdates } from "../stream/stream-updates.ts";
 import { SubscribedStream } from "../stream/subscribed-stream.ts";
 import { nextWake } from "../wake-set.ts";
+import type { Watchdog } from "../watchdog/watchdog.ts";
 import { outcomeUnknown, reopening, starting } from "./feed-failures.ts";
 import { DEFAULT_LIMITS, type FeedLimits, tooManySelectors } from "./feed-limits.ts";
 import type { FeedStats } from "./feed-stats.ts";
@@ -66,6 +67,8 @@ export interface FeedOptions {
   readonly onOver?: (reason: FeedError) => void;
   /** Told of each tick. Default: nobody is. */
   readonly observer?: FeedObserver;
+  /** Breaks off what the tail waits for in vain. Default: nobody does. */
+  readonly watchdog?: Watchdog | undefined;
 }
 
 /** One process's view of the feed. Start it before use; see `Feed`. */
@@ -84,8 +87,8 @@ export function createFeed(options: FeedOptions): EpochFeed {
   });
 }
 
-type ResolvedOptions = Required<Omit<FeedOptions, "onOver" | "mail">> &
-  Pick<FeedOptions, "onOver" | "mail"> & { readonly limits: FeedLimits };
+type ResolvedOptions = Required<Omit<FeedOptions, "onOver" | "mail" | "watchdog">> &
+  Pick<FeedOptions, "onOver" | "mail" | "watchdog"> & { readonly limits: FeedLimits };
 
 class FeedService implements EpochFeed, HostView {
   readonly #options: ResolvedOptions;
@@ -167,6 +170,10 @@ class FeedService implements EpochFeed, HostView {
       changed.wakeAll();
       this.#host.wakeAll();
     }
+  }
+
+  restart(reason: FeedError): void {
+    this.#tail.restart(reason);
   }
 
   #onOver(reason: FeedError): void {

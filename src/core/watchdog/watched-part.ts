@@ -92,6 +92,11 @@ export class WatchedPart {
     return this.#stuck === undefined ? undefined : this.#tell(this.#stuck);
   }
 
+  /** Work is under way. */
+  get busy(): boolean {
+    return this.#works.size > 0;
+  }
+
   begin(options: WorkOptions): Work {
     const work = new WatchedWork(options, (ended, outcome) => {
       if (this.#works.delete(ended) && outcome === "done") this.works();

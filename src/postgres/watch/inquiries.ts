@@ -2,7 +2,7 @@ import type pg from "pg";
 import type { Verdict } from "../../core/watchdog/watched-part.ts";
 import { createPool } from "../database.ts";
 import { withLease } from "../lease.ts";
-import { endSession, endSilentWaiter, sessionState, silentWaiter } from "./statements.ts";
+import { endSession, endSilentWaiter, sessionState, settledHead, silentWaiter } from "./statements.ts";
 
 interface SessionState {
   readonly state: string | null;
@@ -46,6 +46,11 @@ export class Inquiries {
 
   async end(pid: number, applicationName: string): Promise<void> {
     await this.#rows(endSession, [pid, applicationName]).catch(() => undefined);
+  }
+
+  async head(): Promise<number> {
+    const [row] = await this.#rows<{ readonly head: number }>(settledHead, []);
+    return row?.head ?? 0;
   }
 
   async answers(): Promise<boolean> {

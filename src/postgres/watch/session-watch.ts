@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { systemClock, systemTimers } from "../../core/clock.ts";
 import type { FeedError } from "../../core/errors.ts";
 import { Watchdog } from "../../core/watchdog/watchdog.ts";
+import type { Incident, WatchedPart } from "../../core/watchdog/watched-part.ts";
 import { Inquiries } from "./inquiries.ts";
 import { WatchedSessions } from "./watched-sessions.ts";
 
@@ -33,6 +34,13 @@ export const parts = {
   retention: { code: "RETENTION_STUCK", noun: "The keeper of the outbox", what: "keep it in order", allowedMs: 30_000 },
   polling: { code: "POLLER_STUCK", noun: "The poller", what: "look at a polled table", allowedMs: 30_000 },
   monitor: { code: "MONITOR_STUCK", noun: "The look for problems", what: "be answered", allowedMs: 10_000 },
+  opening: {
+    code: "OPENING_STUCK",
+    noun: "The opening of the feed",
+    what: "look at the schema, or migrate it",
+    // Migrations have no timeout.
+    allowedMs: 3_600_000,
+  },
   subscriptions: {
     code: "SUBSCRIPTIONS_STUCK",
     noun: "The keeping of subscriptions",
@@ -75,22 +83,41 @@ export class SessionWatch {
     return new WatchedSessions(watched, { what, allowedMs }, `millrace ${name} ${this.#id}`, this.#inquiries);
   }
 
+  /** Whether a connection of this part is in use. */
+  busy(name: PartName): boolean {
+    return this.#part(name).busy;
+  }
+
+  /** Somebody else has found out that this part is stuck, and restarts it. */
+  brokenOff(name: PartName, incident: Pick<Incident, "silentMs" | "evidence">): void {
+    this.#part(name).brokenOff({ what: parts[name].what, ...incident });
+  }
+
+  /** The last version that the database has settled, as another connection sees it. Rejects where it is not answered. */
+  head(): Promise<number> {
+    return this.#inquiries.head();
+  }
+
+  #part(name: PartName): WatchedPart {
+    return this.watchdog.part({ name, ...parts[name] });
+  }
+
   /** Whether the database answers on a connection that is none of those that are watched. */
   answers(): Promise<boolean> {
     return this.#inquiries.answers();
   }
 
-  /** Ends a waiter that has been silent for so long, whosesoever it is; says which one, if there was one. */
-  endSilentWaiter(silentMs: number): Promise<void> {
-    return this.#inquiries.silentWaiter(silentMs).then((found) => {
-      if (found === undefined) return;
-      const { pid, application, forMs, ended } = found;
-      const evidence = ended
-        ? `session ${application} held its place`
-        : `session ${application} holds its place, and this role may not end it`;
-      const incident = { what: "be nudged", where: `pid ${pid}`, silentMs: forMs, evidence };
-      this.watchdog.part({ name: "waiter", ...parts.waiter }).brokenOff(incident);
-    });
+  /**
+   * Ends a waiter that has been silent for so long, whosesoever it is: as long as it is there, all writers nudge it. Rejects
+   * where nobody answers.
+   */
+  async endSilentWaiter(silentMs: number): Promise<void> {
+    const found = await this.#inquiries.silentWaiter(silentMs);
+    if (found === undefined) return;
+    const { pid, application, forMs, ended } = found;
+    const evidence = `"${application}" has the waiter's lock and says nothing${ended ? "" : ", and this role may not end it"}`;
+    this.#part("waiter").brokenOff({ what: "be nudged", where: `pid ${pid}`, silentMs: forMs, evidence });
+    if (ended) this.#part("waiter").works();
   }
 
   async stop(): Promise<void> {

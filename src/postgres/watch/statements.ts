@@ -46,3 +46,7 @@ export const listenerState = `
       where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'advisory' and l.granted and l.mode = 'ExclusiveLock'
         and l.classid = 'millrace.outbox'::pg_catalog.regclass and l.objid = 1 and l.objsubid = 2
     ) as holds`;
+
+/** The last settled version. */
+export const settledHead = `
+  select (t.first_version + t.count - 1)::float8 as head from millrace.tick t order by t.tick desc limit 1`;

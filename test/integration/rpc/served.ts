@@ -32,7 +32,7 @@ export async function serve(feed: Feed, options: ServedOptions = {}): Promise<Se
   const server = await startServer(config, {
     log,
     openFeed: async () => ({
-      feed: Object.assign(feed, { end: () => undefined }),
+      feed: Object.assign(feed, { end: () => undefined, restart: () => undefined }),
       lineage: [],
       problems: () => options.problems ?? [],
       stop: () => feed.stop(),

@@ -20,7 +20,7 @@ const away = new FeedError("DATABASE_UNAVAILABLE", "Nobody answers.", "Wait.");
 const over = new FeedError("EPOCH_CHANGED", "Another epoch is in force.", "Reconnect.");
 
 /** A holder whose openings the test answers, one after the other. */
-function holding() {
+function holding(stopMs?: number) {
   const { signal } = new AbortController();
   const asked: Asked[] = [];
   const waiting: ((one: Asked) => void)[] = [];
@@ -54,7 +54,7 @@ function holding() {
     while (logged.filter((one) => one === message).length < times) await nextWake(heard, signal);
   };
   const slot = createFeedSlot();
-  const holder = new FeedHolder(open, slot, log);
+  const holder = new FeedHolder(open, slot, log, stopMs);
   const told: FeedFailure[] = [];
   const start = () => holder.start({ signal, logLevel: "debug", onWait: (failure) => told.push(failure) });
   return { holder, slot, next, says, told, start };
@@ -192,6 +192,31 @@ describe("the holder of a feed", () => {
     hanging.resolve();
     await stopping;
     expect([first.stops(), second.stops(), third.stops()]).toEqual([1, 1, 1]);
+  });
+
+  test("a feed that does not end is left after a while, and it is said", async () => {
+    const { holder, next, says, start } = holding(100);
+    const starting = start();
+    (await next()).answer(await scripted(() => new Promise(() => undefined)));
+    await starting;
+    await holder.stop();
+    await says("the feed did not end in time, and is left");
+  });
+
+  test("a feed that stands still whatever is restarted of it is opened anew, and its streams are told to reconnect", async () => {
+    const { holder, next, says, start } = holding();
+    const starting = start();
+    const store = createMemoryStore();
+    const first = await scripted(undefined, store);
+    const { onOver, answer } = await next();
+    answer(first);
+    await starting;
+    onOver(away);
+    await says("the feed stands still whatever is restarted of it: opening it anew");
+    (await next()).answer(await scripted(undefined, store));
+    await says("the feed moves again");
+    expect(first.ends.map(({ code }) => code)).toEqual(["DATABASE_UNAVAILABLE"]);
+    await holder.stop();
   });
 
   test("streams of a feed that is opened again in the same epoch are told to reconnect", async () => {
