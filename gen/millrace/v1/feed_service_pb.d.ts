@@ -1396,11 +1396,18 @@ export declare type Storage = Message<"millrace.v1.Storage"> & {
   keepBytes: bigint;
 
   /**
-   * Who holds history back, whoever needs most of it first.
+   * Who holds history back, whoever needs most of it first; of the durable subscriptions only some.
    *
    * @generated from field: repeated millrace.v1.Hold holds = 5;
    */
   holds: Hold[];
+
+  /**
+   * How many durable subscriptions there are.
+   *
+   * @generated from field: uint64 subscriptions = 6;
+   */
+  subscriptions: bigint;
 };
 
 /**
@@ -1416,7 +1423,7 @@ export declare const StorageSchema: GenMessage<Storage>;
  */
 export declare type Hold = Message<"millrace.v1.Hold"> & {
   /**
-   * What holds it, for example `hold`.
+   * What holds it: `hold` or `subscription`.
    *
    * @generated from field: string kind = 1;
    */
