@@ -1,6 +1,10 @@
 import { toJsonString } from "@bufbuild/protobuf";
 import { EventSchema, type PayloadForm, PayloadForm as PayloadForms } from "../../gen/millrace/v1/event_pb.js";
-import { type SubscribeResponse, SubscribeResponseSchema } from "../../gen/millrace/v1/feed_service_pb.js";
+import {
+  type PollResponse,
+  type SubscribeResponse,
+  SubscribeResponseSchema,
+} from "../../gen/millrace/v1/feed_service_pb.js";
 import type { Event } from "../core/event.ts";
 import type { LaneCodec } from "../core/lane/lane.ts";
 import { eventBytes } from "../core/page.ts";
@@ -33,6 +37,8 @@ export interface EventCodec extends LaneCodec {
   batch(events: readonly Event[], cursor: string, complete: boolean): SubscribeResponse;
   /** The same frame as it goes over the wire: its message behind a prefix, not compressed. */
   batchBytes(events: readonly Event[], cursor: string, complete: boolean): Uint8Array;
+  /** The fields of a `PollResponse` that are its events. */
+  page(events: readonly Event[]): Pick<PollResponse, "events" | "$unknown">;
 }
 
 /** What a codec is made for. */
@@ -119,6 +125,18 @@ function createBinaryCodec(options: EventCodecOptions): EventCodec {
       writeBatch(out, writeByte(out, PREFIX_BYTES, 0x12), layout);
       return out;
     },
+    page(events) {
+      if (events.length === 0) {
+        return { events: [] };
+      }
+      // Events have the same number in both messages, and nothing else is in this batch: behind its length and the first tag
+      // it is what a field 1 of a page goes on with.
+      const layout = layOut(events, "", false);
+      const lengthBytes = varintSize(layout.bytes);
+      const data = Buffer.allocUnsafe(lengthBytes + layout.bytes);
+      writeBatch(data, 0, layout);
+      return { events: [], $unknown: [{ no: 1, wireType: 2, data: data.subarray(lengthBytes + 1) }] };
+    },
   };
 }
 
@@ -171,6 +189,7 @@ function createJsonCodec(options: EventCodecOptions): EventCodec {
     batchBytes(events, cursor, complete) {
       return prefixed(toJsonString(SubscribeResponseSchema, batch(events, cursor, complete)));
     },
+    page: (events) => ({ events: events.map((event) => eventMessage(event, payloadsOf(event))) }),
   };
 }
 

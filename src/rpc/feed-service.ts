@@ -7,12 +7,13 @@ import {
   type UpdateStreamRequest,
   UpdateStreamResponseSchema,
 } from "../../gen/millrace/v1/feed_service_pb.js";
-import { FeedError } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
+import { createPolls, type Polls } from "../core/poll/polls.ts";
 import type { Clock } from "../core/ports.ts";
 import type { Subscriptions } from "../core/subscription/subscriptions.ts";
 import { EncoderPool } from "./hand-off/encoder-pool.ts";
 import { receptionKey } from "./hand-off/reception.ts";
+import { createPoll } from "./poll.ts";
 import { publicationFromRequest } from "./publication.ts";
 import { type Problem, type StorageReport, statusResponse } from "./status.ts";
 import { type StreamDefaults, selectorFromWire } from "./stream-request.ts";
@@ -24,6 +25,8 @@ export interface FeedServiceOptions extends StreamDefaults {
   /** Default: there are none. */
   readonly subscriptions?: Subscriptions | undefined;
   readonly clock: Clock;
+  /** Default: polls of the feed, whose numbers nobody reads. */
+  readonly polls?: Polls | undefined;
   /** What is wrong beyond what the feed itself knows. Must answer from memory: GetStatus reads no table. */
   readonly problems: () => readonly Problem[];
   /** What is kept, also from memory; `undefined` as long as nobody knows. Default: nobody does. */
@@ -43,9 +46,7 @@ export function createFeedService(options: FeedServiceOptions): ServiceImpl<type
       const reception = context.values.get(receptionKey);
       return reception === undefined ? subscribe(opening, context) : openForHandOff(opening, context, reception);
     },
-    poll: () => {
-      throw new FeedError("INVALID_REQUEST", "This server does not answer Poll yet.", "Use Subscribe.");
-    },
+    poll: createPoll({ ...options, polls: options.polls ?? createPolls(options) }),
     updateStream: async ({ streamId, selectors }: UpdateStreamRequest, context) => {
       const update = { streamId, selectors: selectors.map(selectorFromWire) };
       return create(UpdateStreamResponseSchema, { number: BigInt(await feed.update(update, context.signal)) });

@@ -7,6 +7,7 @@ import { FeedService } from "../../gen/millrace/v1/feed_service_pb.js";
 import { SourceService } from "../../gen/millrace/v1/source_service_pb.js";
 import { SubscriptionService } from "../../gen/millrace/v1/subscription_service_pb.js";
 import { systemTimers } from "../core/clock.ts";
+import { withConditionalGet } from "./conditional-get.ts";
 import { withoutEndlessTimeouts } from "./endless-timeouts.ts";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
@@ -103,7 +104,11 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
       router.handlers.splice(
         0,
         router.handlers.length,
-        ...router.handlers.map(withReadableErrors).map(withSpokenRefusals).map(withoutEndlessTimeouts),
+        ...router.handlers
+          .map(withReadableErrors)
+          .map(withSpokenRefusals)
+          .map(withoutEndlessTimeouts)
+          .map(withConditionalGet),
       );
       subscribe = router.handlers.find(({ method }) => method === FeedService.method.subscribe);
     },

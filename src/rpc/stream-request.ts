@@ -11,7 +11,7 @@ import { operationFromWire } from "./event-fields.ts";
 import type { StreamTerms } from "./frames.ts";
 
 /** Just under the 4 MiB that gRPC clients take unless told otherwise. */
-const DEFAULT_MAX_MESSAGE_BYTES = 4_128_768;
+export const DEFAULT_MAX_MESSAGE_BYTES = 4_128_768;
 /** What the server gives to streams that do not ask, and to all. */
 export interface StreamDefaults {
   /** `checkpoint_interval` of streams that ask for none, in milliseconds. */

@@ -84,6 +84,7 @@ const patternMeanings: Readonly<Record<string, string>> = {
   "millrace.v1.UpdateStreamRequest.stream_id": "must be a stream's name as `opened.stream_id` gives it",
   "millrace.v1.CreateSubscriptionRequest.subscription_id":
     "must be a name of up to 255 letters, digits, `_`, `-`, `.`, `:` and `/`",
+  "millrace.v1.PollRequest.epoch": "must be an epoch as `opened`, GetStatus and pages give it, a UUID",
   "millrace.v1.SubscribeRequest.epoch": "must be an epoch as `opened` and GetStatus give it, a UUID",
 };
 

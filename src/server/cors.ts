@@ -6,12 +6,16 @@ import { isLoopback } from "./loopback.ts";
 const allowedHeaders = [
   ...cors.allowedHeaders,
   "Accept",
+  "If-None-Match",
   "Last-Event-ID",
   "Mcp-Method",
   "Mcp-Name",
   "Mcp-Protocol-Version",
   "Mcp-Session-Id",
 ].join(", ");
+
+/** What pages may see of an answer: what Connect and gRPC-Web need, and the tag of a page of Poll. */
+const exposedHeaders = [...cors.exposedHeaders, "ETag"].join(", ");
 
 type Request = Parameters<RpcHandler>[0];
 type Response = Parameters<RpcHandler>[1];
@@ -40,7 +44,7 @@ export function createCors(allowedOrigins: readonly string[]): (request: Request
     response.setHeader("Access-Control-Allow-Origin", origin);
     response.setHeader("Vary", "Origin");
     if (request.method !== "OPTIONS" || request.headers["access-control-request-method"] === undefined) {
-      response.setHeader("Access-Control-Expose-Headers", cors.exposedHeaders.join(", "));
+      response.setHeader("Access-Control-Expose-Headers", exposedHeaders);
       return "pass";
     }
     response.setHeader("Access-Control-Allow-Methods", cors.allowedMethods.join(", "));
