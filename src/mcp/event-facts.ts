@@ -10,7 +10,9 @@ export const eventSchema = z.object({
   version: z.number().int().describe("Place in the total order of all changes"),
   topic: z.string(),
   key: z.string().optional().describe("The row's primary key; absent for TRUNCATE and for some messages"),
-  operation: z.string().describe("INSERT, UPDATE, DELETE, TRUNCATE, or MESSAGE (an application's own event)"),
+  operation: z
+    .string()
+    .describe("INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE (an application's own event), or SNAPSHOT (a row as it was)"),
   transition: z
     .string()
     .optional()

@@ -2,8 +2,15 @@ import { z } from "zod";
 import type { Subscription } from "../../gen/millrace/v1/subscription_service_pb.js";
 import { answerWithin, nextCall } from "./rpc-call.ts";
 import { wrongArgument } from "./selection.ts";
-import { factsFrom, subscriptionSchema, subscriptionText } from "./subscription-facts.ts";
+import {
+  type SubscriptionFacts,
+  subscriptionFactsFrom,
+  subscriptionSchema,
+  subscriptionText,
+} from "./subscription-facts.ts";
 import { defineTool, type ToolCall } from "./tool.ts";
+
+const PAGE_MAX_BYTES = 32_768;
 
 const input = z.strictObject({
   subscription_id: z.string().min(1).optional().describe("Only this one; goes with no other filter."),
@@ -44,8 +51,7 @@ export const getSubscriptions = defineTool({
   destructive: false,
   idempotent: true,
   async run(wanted, call) {
-    const { subscriptions, total, nextPageToken } = await find(wanted, call);
-    const facts = subscriptions.map(factsFrom);
+    const { facts, total, nextPageToken } = await fitting(wanted, call);
     const count = `${facts.length === total ? total : `${facts.length} of ${total}`} subscription${total === 1 ? "" : "s"}`;
     return {
       structured: {
@@ -63,6 +69,23 @@ export const getSubscriptions = defineTool({
     };
   },
 });
+
+interface Page extends Omit<Found, "subscriptions"> {
+  readonly facts: SubscriptionFacts[];
+}
+
+/** A page that is not too large for a model, asked for again with fewer when it is. */
+async function fitting(wanted: z.output<typeof input>, call: ToolCall): Promise<Page> {
+  const { subscriptions, total, nextPageToken } = await find(wanted, call);
+  const facts = subscriptions.map(subscriptionFactsFrom);
+  let bytes = 0;
+  const fit = facts.findIndex((one) => {
+    bytes += JSON.stringify(one).length;
+    return bytes > PAGE_MAX_BYTES;
+  });
+  const isFine = fit < 0 || facts.length === 1;
+  return isFine ? { facts, total, nextPageToken } : fitting({ ...wanted, page_size: Math.max(1, fit) }, call);
+}
 
 async function find(wanted: z.output<typeof input>, call: ToolCall): Promise<Found> {
   const { subscription_id, topic, owner, labels, page_size, page_token } = wanted;

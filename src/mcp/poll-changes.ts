@@ -5,10 +5,10 @@ import { type PollRequest, PollRequestSchema, type PollResponse } from "../../ge
 import { acknowledge } from "./acknowledge.ts";
 import { eventFactsFrom, eventSchema } from "./event-facts.ts";
 import { pageText } from "./page-text.ts";
+import { knownPollingTerms, type PollingTerms, pollingDefaults } from "./polling-terms.ts";
 import { positionDescription, positionFrom } from "./position.ts";
 import { answerWithin } from "./rpc-call.ts";
 import { briefSelectionShape, includeData, payloadFormOf, selectorsOf, wrongArgument } from "./selection.ts";
-import { pollingDefaults, pollingOf } from "./subscription-facts.ts";
 import { defineTool, type ToolCall } from "./tool.ts";
 import { reportWait } from "./wait-progress.ts";
 
@@ -115,9 +115,7 @@ export const pollChanges = defineTool({
   },
 });
 
-interface PollTerms {
-  readonly intervalSeconds: number;
-  readonly batchSize: number;
+interface PollTerms extends PollingTerms {
   readonly waitMs: number;
 }
 
@@ -126,7 +124,7 @@ async function termsOf(wanted: Input, call: ToolCall): Promise<PollTerms> {
   const { intervalSeconds, batchSize } =
     id === undefined
       ? pollingDefaults
-      : await pollingOf(id, call.memory, async () => {
+      : await knownPollingTerms(id, call.memory, async () => {
           const { subscriptions } = call.clients;
           return (await subscriptions.getSubscription({ subscriptionId: id }, answerWithin(call))).subscription;
         });

@@ -23,6 +23,9 @@ export const positionDescription =
 export function positionFrom(text: string): Position {
   if (text === "now") return { case: "now", value: create(NowSchema) };
   if (text === "oldest") return { case: "oldest", value: create(OldestSchema) };
+  if (text === "snapshot") {
+    throw wrongArgument("from", "can be `snapshot` in subscribe_changes only", "Subscribe, and poll the subscription.");
+  }
   if (text.startsWith("version:")) return { case: "afterVersion", value: versionFrom(text.slice("version:".length)) };
   if (text.startsWith("time:")) return { case: "atTime", value: timeFrom(text.slice("time:".length)) };
   return { case: "afterCursor", value: text };

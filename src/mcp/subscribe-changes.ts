@@ -1,18 +1,13 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { z } from "zod";
+import { SnapshotSchema } from "../../gen/millrace/v1/feed_service_pb.js";
 import { CreateSubscriptionRequestSchema } from "../../gen/millrace/v1/subscription_service_pb.js";
+import { pollingDefaults, pollingLabels, rememberedOf } from "./polling-terms.ts";
 import { positionDescription, positionFrom } from "./position.ts";
 import { answerWithin, nextCall } from "./rpc-call.ts";
 import { includeData, payloadFormOf, selectionShape, selectorsOf } from "./selection.ts";
-import {
-  factsFrom,
-  pollingDefaults,
-  pollingLabels,
-  rememberedOf,
-  subscriptionSchema,
-  subscriptionText,
-} from "./subscription-facts.ts";
+import { subscriptionFactsFrom, subscriptionSchema, subscriptionText } from "./subscription-facts.ts";
 import { defineTool } from "./tool.ts";
 
 const HOUR_MS = 3_600_000;
@@ -22,7 +17,13 @@ const WEEK_HOURS = 168;
 const input = z.strictObject({
   ...selectionShape,
   include_data: includeData.default(true),
-  from: z.string().min(1).default("now").describe(`Where it begins: ${positionDescription}`),
+  from: z
+    .string()
+    .min(1)
+    .default("now")
+    .describe(
+      `Where it begins: \`snapshot\`, the rows as they are now (operation SNAPSHOT) and then every change of them; or ${positionDescription}`,
+    ),
   polling_interval_seconds: z
     .number()
     .int()
@@ -70,21 +71,23 @@ export const subscribeChanges = defineTool({
   // Without a name each call makes another one.
   idempotent: false,
   async run(wanted, call) {
+    const polling = { intervalSeconds: wanted.polling_interval_seconds, batchSize: wanted.batch_size };
     const { subscription, existed } = await call.clients.subscriptions.createSubscription(
       create(CreateSubscriptionRequestSchema, {
         subscriptionId: wanted.subscription_id ?? "",
         selectors: selectorsOf(wanted),
         payloadForm: payloadFormOf(wanted.include_data),
         owner: wanted.owner,
-        labels: { ...wanted.labels, ...pollingLabels(wanted.polling_interval_seconds, wanted.batch_size) },
+        labels: { ...wanted.labels, ...pollingLabels(polling) },
         expireAfter: durationFromMs(Math.round(wanted.expire_after_hours * HOUR_MS)),
-        start: positionFrom(wanted.from),
+        start:
+          wanted.from === "snapshot" ? { case: "snapshot", value: create(SnapshotSchema) } : positionFrom(wanted.from),
       }),
       answerWithin(call),
     );
     if (subscription === undefined) throw new Error("the server answered without the subscription");
     call.memory.add(subscription.subscriptionId, rememberedOf(subscription));
-    const facts = factsFrom(subscription);
+    const facts = subscriptionFactsFrom(subscription);
     return {
       structured: { ...facts, existed },
       text: [
