@@ -55,6 +55,8 @@ describe.each(versions)("reflection $name", ({ service }) => {
       "grpc.reflection.v1.ServerReflection",
       "grpc.reflection.v1alpha.ServerReflection",
       "millrace.v1.FeedService",
+      "millrace.v1.SourceService",
+      "millrace.v1.SubscriptionService",
     ]);
   });
 
