@@ -25,6 +25,7 @@ import { createDeclaredSources } from "./declared-sources.ts";
 import type { OpenedFeed, OpenFeed } from "./feed-holder.ts";
 import { createFeedWatch, type FeedWatch } from "./feed-watch.ts";
 import { createLastLook } from "./last-look.ts";
+import { openSubscriptions } from "./open-subscriptions.ts";
 import { createProblemMonitor } from "./problem-monitor.ts";
 
 /** The monitor's connection is kept no longer than it takes to look. */
@@ -126,6 +127,7 @@ async function openPostgresFeed(
   opening.defer(() => feed.stop());
   await feed.start(signal);
   watch.follow(feed);
+  const subscriptions = await openSubscriptions(opening, { feed, store: store.subscriptions, log, signal });
 
   const looking = watch.sessions.sessions("monitor");
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS, watch: looking });
@@ -148,6 +150,7 @@ async function openPostgresFeed(
   return {
     store,
     feed,
+    subscriptions,
     lineage: store.lineage,
     problems: () => [...watch.problems(), ...monitor.current(), ...refused()],
     storage: lastStorage.current,
