@@ -150,7 +150,7 @@ class HttpStreamService {
     response: NodeResponse,
   ): void {
     const { bodyOf, shutdownSignal, clock } = this.#options;
-    const { maxEvents, checkpoints, form, paddingBytes } = query;
+    const { maxEvents, checkpoints, form, retryMs, paddingBytes } = query;
     const told = streamTerms(query.request, this.#options);
     const outlet = new HttpOutlet({ encoder, told, maxEvents, checkpoints }, this.#context);
     const exchange = requestExchange(request, response);
@@ -158,7 +158,7 @@ class HttpStreamService {
     const muxed = exchange.stream && bodyOf?.(exchange.stream, outlet, stream.maxBytes);
     const sink = muxed ?? this.#bodies.of(exchange, outlet, stream.maxBytes);
     const padding = paddingBytes === 0 ? "" : form.comment(" ".repeat(paddingBytes));
-    outlet.begin(sink, padding + form.retry(retryAfterCut(clock.random())), stream.opened);
+    outlet.begin(sink, padding + form.retry(retryMs ?? retryAfterCut(clock.random())), stream.opened);
     outlet.drivenBy(stream.attach(outlet));
     if (shutdownSignal.aborted) {
       outlet.cancel(shutdownSignal.reason);

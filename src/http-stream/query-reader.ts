@@ -17,6 +17,7 @@ export const queryParameters = {
   max_message_bytes: "max_message_bytes",
   max_events: "",
   checkpoints: "",
+  retry: "",
   padding: "",
   format: "",
   lastEventId: "",
@@ -106,7 +107,7 @@ export class QueryReader {
     if (value >= least && value <= most) {
       return value;
     }
-    this.#violate(name, "must be between 100ms and 300s, such as 15s");
+    this.#violate(name, `must be between ${least}ms and ${most / 1_000}s, such as 15s`);
     return undefined;
   }
 

@@ -27,6 +27,8 @@ export interface EventsQuery {
   readonly maxEvents: number | undefined;
   /** Whether `opened` and checkpoints are told. */
   readonly checkpoints: boolean;
+  /** What a browser that was cut waits before it comes again; `undefined` when nobody said. */
+  readonly retryMs: number | undefined;
   /** Bytes of comment before the first event. */
   readonly paddingBytes: number;
 }
@@ -103,6 +105,7 @@ function eventsQuery(reader: QueryReader, { lastEventId, accept }: EventsQuerySo
     request,
     maxEvents: reader.count("max_events", 1, Number.MAX_SAFE_INTEGER),
     checkpoints: reader.one("checkpoints", { true: true, false: false }) ?? true,
+    retryMs: reader.duration("retry", 0, 3_600_000),
     paddingBytes: reader.count("padding", 0, MAX_PADDING_BYTES) ?? 0,
   };
 }
