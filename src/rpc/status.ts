@@ -35,6 +35,8 @@ export interface StorageReport {
     readonly expiresAtMs: number | undefined;
     readonly overridden: boolean;
   }[];
+  /** Durable ones; of those only some are in `heldBack`. */
+  readonly subscriptions: { readonly count: number };
 }
 
 const states: Readonly<Record<core.FeedState, FeedState>> = {
@@ -68,11 +70,12 @@ export function statusResponse(
   });
 }
 
-function storageMessage({ bytes, oldestSettledAtMs, settings, heldBack }: StorageReport): Storage {
+function storageMessage({ bytes, oldestSettledAtMs, settings, heldBack, subscriptions }: StorageReport): Storage {
   const { keepAgeMs, keepBytes } = settings;
   return create(StorageSchema, {
     bytes: BigInt(bytes),
     keepBytes: BigInt(keepBytes ?? 0),
+    subscriptions: BigInt(subscriptions.count),
     ...(oldestSettledAtMs === undefined ? {} : { oldestSettledAt: timestampFromMs(Math.round(oldestSettledAtMs)) }),
     ...(keepAgeMs === undefined ? {} : { keepAge: durationFromMs(Math.round(keepAgeMs)) }),
     holds: heldBack.map(({ version, expiresAtMs, ...hold }) =>

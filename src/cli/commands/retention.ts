@@ -153,10 +153,10 @@ async function holdCommand(name: string | undefined, options: HoldOptions, termi
     if (options.release === true || options.after !== undefined || options.for !== undefined) {
       throw usageFailure("a hold needs a name.", "For example: millrace hold backfill --for 2d.");
     }
-    const { heldBack } = await withDatabasePool(options, terminal, (pool) =>
+    const { heldBack, subscriptions } = await withDatabasePool(options, terminal, (pool) =>
       withLease(pool, terminal.interrupted, (lease) => look(lease.client, () => readStorage(lease))),
     ).catch(explained("list the holds"));
-    await terminal.print(json ? jsonLine(heldBack.map(holdJson)) : holdsText(heldBack));
+    await terminal.print(json ? jsonLine(heldBack.map(holdJson)) : holdsText(heldBack, subscriptions.count - subscriptions.lostCount));
     return;
   }
   if (options.release === true) {
@@ -178,8 +178,10 @@ function holdJson({ expiresAtMs, ...rest }: Hold | HeldBack): unknown {
   return { ...rest, expiresAt: expiresAtMs === undefined ? null : new Date(expiresAtMs).toISOString() };
 }
 
-function holdsText(held: readonly HeldBack[]): string {
-  if (held.length === 0) return "nothing holds history back\n";
+function holdsText(held: readonly HeldBack[], subscriptions: number): string {
+  const others = subscriptions - held.filter(({ kind }) => kind === "subscription").length;
+  const more = others > 0 ? `and ${others} more subscription${others === 1 ? "" : "s"}\n` : "";
+  if (held.length === 0) return `nothing holds history back\n`;
   const rows = held.map(({ kind, name, version, expiresAtMs, overridden }) => [
     kind,
     name,
@@ -187,7 +189,7 @@ function holdsText(held: readonly HeldBack[]): string {
     expiresAtMs === undefined ? "never" : new Date(expiresAtMs).toISOString(),
     overridden ? "past the cap: some of it is gone" : "kept",
   ]);
-  return columns([["KIND", "NAME", "AFTER VERSION", "UNTIL", "STATE"], ...rows]);
+  return columns([["KIND", "NAME", "AFTER VERSION", "UNTIL", "STATE"], ...rows]) + more;
 }
 
 interface PruneOptions extends DatabaseOptions {

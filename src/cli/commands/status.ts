@@ -68,7 +68,7 @@ function statusText(url: string, status: GetStatusResponse): string {
   return columns(rows) + problems.join("");
 }
 
-function storageJson({ bytes, oldestSettledAt, keepAge, keepBytes, holds }: Storage): unknown {
+function storageJson({ bytes, oldestSettledAt, keepAge, keepBytes, holds, subscriptions }: Storage): unknown {
   return {
     bytes,
     oldestSettledAt: oldestSettledAt === undefined ? null : timestampDate(oldestSettledAt).toISOString(),
@@ -81,12 +81,13 @@ function storageJson({ bytes, oldestSettledAt, keepAge, keepBytes, holds }: Stor
       expiresAt: expiresAt === undefined ? null : timestampDate(expiresAt).toISOString(),
       overridden,
     })),
+    subscriptions,
   };
 }
 
 function storageRows({ storage, oldestVersion, headVersion }: GetStatusResponse): readonly (readonly string[])[] {
   if (storage === undefined) return [];
-  const { bytes, oldestSettledAt, keepAge, keepBytes, holds } = storage;
+  const { bytes, oldestSettledAt, keepAge, keepBytes, holds, subscriptions } = storage;
   const limits = [
     ...(keepAge === undefined ? [] : [duration(durationMs(keepAge))]),
     ...(keepBytes === 0n ? [] : [size(Number(keepBytes))]),
@@ -103,6 +104,7 @@ function storageRows({ storage, oldestVersion, headVersion }: GetStatusResponse)
         expiresAt === undefined ? "" : `, until ${timestampDate(expiresAt).toISOString()}`
       }${overridden ? "; past the cap: some of it is gone" : ""}`,
     ]),
+    ...(subscriptions === 0n ? [] : [["subscriptions", String(subscriptions)]]),
   ];
 }
 

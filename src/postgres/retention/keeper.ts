@@ -88,13 +88,15 @@ class Keeper implements Service {
     this.#next(delayMs * jitter);
   }
 
-  #tell({ made, turned, forgotten, dropped, waitsFor }: Upkeep): void {
+  #tell({ made, turned, forgotten, lost, expired, dropped, waitsFor }: Upkeep): void {
     const { report } = this.#options;
     if (made > 0) report?.(`Made ${made} partition${made === 1 ? "" : "s"} for events to come.`);
     if (turned) report?.("The default partition, which had taken events, is an ordinary one now.");
     if (forgotten > 0 || dropped.length > 0) {
       report?.(`Forgot ${forgotten} ticks, dropped ${dropped.length === 0 ? "no partition" : dropped.join(", ")}.`);
     }
+    if (lost.length > 0) report?.(`History went past the cap of what may be held back: ${named(lost)} lost events.`);
+    if (expired.length > 0) report?.(`Deleted what nobody used for its time: ${named(expired)}.`);
     if (waitsFor === undefined) this.#told = undefined;
     else this.#tellOnce(waitsFor);
   }
@@ -105,4 +107,13 @@ class Keeper implements Service {
     this.#told = told;
     this.#options.report?.(message, error);
   }
+}
+
+const mostNames = 10;
+
+/** `subscriptions "a", "b" and 3 more`. */
+function named(ids: readonly string[]): string {
+  const names = ids.slice(0, mostNames).map((id) => `"${id}"`);
+  const more = ids.length > mostNames ? ` and ${ids.length - mostNames} more` : "";
+  return `subscription${ids.length === 1 ? "" : "s"} ${names.join(", ")}${more}`;
 }

@@ -4,6 +4,7 @@ export type UpkeepCall =
   | "millrace.extend_outbox(millrace.partition_width())"
   | "millrace.rotate_outbox()"
   | `millrace.forget(${number})`
+  | `millrace.keep_subscriptions(${number})`
   | `millrace.drop_partition(${number})`;
 
 /**
@@ -90,10 +91,20 @@ export const readPartitions = `
     pg_catalog.pg_total_relation_size(relid)::float8 as bytes
   from millrace.partitions() order by lower_seq nulls last`;
 
-/** Who holds history back, what needs most of it first. */
+/** Who holds history back, what needs most of it first: of subscriptions, which may be thousands, $1 at most. */
 export const readHolds = `
-  select kind, name, version::float8 as version, (extract(epoch from expires_at) * 1000)::float8 as "expiresAtMs"
-  from millrace.held_back() order by version, name`;
+  select h.kind, h.name, h.version::float8 as version, (extract(epoch from h.expires_at) * 1000)::float8 as "expiresAtMs"
+  from (
+    select b.*, pg_catalog.row_number() over (partition by b.kind order by b.version, b.name) as place
+    from millrace.held_back() b
+  ) h where h.kind <> 'subscription' or h.place <= $1
+  order by h.version, h.name`;
+
+/** How many subscriptions there are, and how many are LOST, with $1 of their names at most. */
+export const readSubscriptions = `
+  select count(*)::float8 as count, count(*) filter (where r.state = 'LOST')::float8 as "lostCount",
+    (pg_catalog.array_agg(r.id order by r.id) filter (where r.state = 'LOST'))[1:$1::int] as lost
+  from millrace.subscription_record r`;
 
 /** $1 name, $2 version or null, $3 seconds. */
 export const placeHold = `

@@ -1,7 +1,7 @@
 import type { Version } from "../../core/event.ts";
 import { duration, error, type Finding, warning } from "../finding.ts";
 import type { Lease } from "../lease.ts";
-import { readExtent, readHolds, readPartitions, readRetention } from "./statements.ts";
+import { readExtent, readHolds, readPartitions, readRetention, readSubscriptions } from "./statements.ts";
 
 /** How long history is kept. `undefined` is no limit. */
 export interface RetentionSettings {
@@ -17,7 +17,7 @@ export interface RetentionSettings {
 
 /** A claim on history: the events after `version` are wanted. */
 export interface HeldBack {
-  /** `hold`. */
+  /** `hold` or `subscription`. */
   readonly kind: string;
   readonly name: string;
   readonly version: Version;
@@ -25,6 +25,15 @@ export interface HeldBack {
   readonly expiresAtMs: number | undefined;
   /** Some of what it claims is gone: it was past the cap. */
   readonly overridden: boolean;
+}
+
+/** Durable subscriptions, as far as what is kept depends on them. */
+export interface KeptSubscriptions {
+  readonly count: number;
+  /** Those of which something is gone that they have not acknowledged. */
+  readonly lostCount: number;
+  /** Some of their names. */
+  readonly lost: readonly string[];
 }
 
 /** A part of the outbox: events with a seq from `lowerSeq` to before `upperSeq`. */
@@ -54,7 +63,9 @@ export interface Storage {
   /** Events in the default partition, of which at most 10,001 are counted. */
   readonly defaultRows: number;
   readonly settings: RetentionSettings;
+  /** What needs most of it first: all holds, and of the subscriptions those that are furthest behind. */
   readonly heldBack: readonly HeldBack[];
+  readonly subscriptions: KeptSubscriptions;
   /** Why what is due could not be done, as a sentence. */
   readonly waitsFor: string | undefined;
   /** For how long by now, in milliseconds. */
@@ -63,7 +74,7 @@ export interface Storage {
 
 /** Something that is wrong with what is kept. */
 export interface StorageProblem {
-  readonly code: "HOLD_OVERRIDDEN" | "RETENTION_WAITS" | "DEFAULT_PARTITION";
+  readonly code: "HOLD_OVERRIDDEN" | "SUBSCRIPTION_LOST" | "RETENTION_WAITS" | "DEFAULT_PARTITION";
   readonly message: string;
   readonly action: string;
 }
@@ -89,6 +100,9 @@ function settingsOf(row: Row<RetentionRow> | undefined): RetentionSettings {
   };
 }
 
+/** There may be thousands: nobody reads so many lines. */
+const subscriptionsNamed = 5;
+
 /** Looks at all of it. Changes nothing; some milliseconds, and no lock but those of looking. */
 export async function readStorage(lease: Pick<Lease, "rows">): Promise<Storage> {
   const [retention] = await lease.rows<Row<RetentionRow>>(readRetention);
@@ -101,7 +115,11 @@ export async function readStorage(lease: Pick<Lease, "rows">): Promise<Storage> 
     readonly defaultRows: number;
   }>(readExtent);
   const partitions = await lease.rows<Row<Partition>>(readPartitions);
-  const holds = await lease.rows<Row<Omit<HeldBack, "overridden">>>(readHolds);
+  const holds = await lease.rows<Row<Omit<HeldBack, "overridden">>>(readHolds, [subscriptionsNamed]);
+  const [subscriptions] = await lease.rows<Row<Omit<KeptSubscriptions, "lost">> & { readonly lost: string[] | null }>(
+    readSubscriptions,
+    [subscriptionsNamed],
+  );
   const head = extent?.head ?? 0;
   const oldest = extent?.oldest ?? head + 1;
   return {
@@ -123,6 +141,11 @@ export async function readStorage(lease: Pick<Lease, "rows">): Promise<Storage> 
       expiresAtMs: expiresAtMs ?? undefined,
       overridden: hold.version + 1 < oldest,
     })),
+    subscriptions: {
+      count: subscriptions?.count ?? 0,
+      lostCount: subscriptions?.lostCount ?? 0,
+      lost: subscriptions?.lost ?? [],
+    },
     waitsFor: retention?.waitsFor ?? undefined,
     waitsMs: retention?.waitsMs ?? undefined,
   };
@@ -130,7 +153,9 @@ export async function readStorage(lease: Pick<Lease, "rows">): Promise<Storage> 
 
 /** The same as findings. What is lost is an error; the rest goes on by itself once it can. */
 export function storageFinding({ code, message, action }: StorageProblem): Finding {
-  return code === "HOLD_OVERRIDDEN" ? error(code, message, action) : warning(code, message, action);
+  return code === "HOLD_OVERRIDDEN" || code === "SUBSCRIPTION_LOST"
+    ? error(code, message, action)
+    : warning(code, message, action);
 }
 
 /** Something in the way for less than this is no matter: it is tried again. */
@@ -145,6 +170,7 @@ export function storageProblems(storage: Storage): readonly StorageProblem[] {
       message: `The ${kind} "${name}" wants what follows version ${version}, and was past the cap: the oldest is ${storage.oldest}.`,
       action: `Take a new snapshot where that was needed, and \`millrace hold ${name} --release\`; raise the cap with \`millrace retain\` if there is room.`,
     }));
+  if (storage.subscriptions.lostCount > 0) problems.push(lostProblem(storage.subscriptions));
   if (storage.waitsFor !== undefined && (storage.waitsMs ?? 0) >= worthTellingMs) {
     problems.push({
       code: "RETENTION_WAITS",
@@ -161,4 +187,16 @@ export function storageProblems(storage: Storage): readonly StorageProblem[] {
     });
   }
   return problems;
+}
+
+/** Says nothing that changes while it lasts: it is logged once. */
+function lostProblem({ lost, lostCount }: KeptSubscriptions): StorageProblem {
+  const names = lost.map((name) => `"${name}"`).join(", ");
+  const more = lostCount > lost.length ? ` and ${lostCount - lost.length} more` : "";
+  return {
+    code: "SUBSCRIPTION_LOST",
+    message: `${lostCount === 1 ? "Subscription" : `${lostCount} subscriptions:`} ${names}${more} ${lostCount === 1 ? "was" : "were"} past the cap of what may be held back, and events that nobody had acknowledged are gone.`,
+    action:
+      "Seek each to where it is to go on (`oldest` accepts the loss), or delete it; raise the cap with `millrace retain` if there is room.",
+  };
 }

@@ -17,6 +17,10 @@ export interface Upkeep {
   readonly forgotten: number;
   /** Names of partitions that were dropped. */
   readonly dropped: readonly string[];
+  /** Subscriptions that were found to have lost history. Of all servers one finds each, once. */
+  readonly lost: readonly string[];
+  /** Subscriptions that nobody used, and that are deleted. */
+  readonly expired: readonly string[];
   /** What could not be done, and who was in the way, as a sentence. */
   readonly waitsFor: string | undefined;
 }
@@ -41,6 +45,8 @@ export interface Prunable {
 
 /** Ticks that are deleted at once: some 50 ms. */
 const ticksAtOnce = 20_000;
+/** Subscriptions that are deleted at once. */
+const subscriptionsAtOnce = 100;
 
 /** What would go, and what is kept only because it is held. Changes nothing. */
 export async function readPrunable(lease: Lease): Promise<readonly Prunable[]> {
@@ -66,11 +72,15 @@ export async function keepOutbox(pool: pg.Pool, signal: AbortSignal): Promise<Up
     );
     const rotated = (await round.step("millrace.rotate_outbox()", "turn to the next partition")) === true;
     const forgotten = await round.forget();
+    const { lost, expired } = await round.keepSubscriptions();
     const dropped = await round.drop();
     await lease.rows(noteUpkeep, [round.waitsFor ?? null]);
-    return { made, turned, rotated, forgotten, dropped, waitsFor: round.waitsFor };
+    return { made, turned, rotated, forgotten, lost, expired, dropped, waitsFor: round.waitsFor };
   });
 }
+
+/** What `millrace.keep_subscriptions` has done; null for nothing. */
+type Kept = Pick<Upkeep, "lost" | "expired">;
 
 const queryCanceled = "57014";
 
@@ -132,6 +142,16 @@ class Round {
       forgotten += count;
       if (count < ticksAtOnce) return forgotten;
     }
+  }
+
+  async keepSubscriptions(): Promise<Kept> {
+    const all: Kept[] = [];
+    for (;;) {
+      const kept = await this.step(`millrace.keep_subscriptions(${subscriptionsAtOnce})`, "look after subscriptions");
+      if (kept === null || kept === undefined) break;
+      all.push(kept as Kept);
+    }
+    return { lost: all.flatMap(({ lost }) => lost), expired: all.flatMap(({ expired }) => expired) };
   }
 
   async drop(): Promise<readonly string[]> {
