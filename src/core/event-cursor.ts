@@ -1,4 +1,5 @@
 import type { Cursor } from "./cursor.ts";
+import { rowKey } from "./event.ts";
 import type { EventsFrame } from "./frame.ts";
 import { tickHolding } from "./page.ts";
 import { isPiece, type Thinned } from "./policy/policy.ts";
@@ -23,7 +24,7 @@ export function cursorAfter(frame: PlacedEvents, index: number, thinned?: Thinne
   if (snapshot !== undefined && event.operation === "SNAPSHOT") {
     // Rows of one source: the place moves from key to key, and the version stands.
     const rows = typeof snapshot === "object" ? snapshot.rows - (events.length - 1 - index) : 0;
-    return snapshot === "anew" ? cursor : { ...cursor, snapshot: { ...snapshot, key: event.key, rows } };
+    return snapshot === "anew" ? cursor : { ...cursor, snapshot: { ...snapshot, key: rowKey(event), rows } };
   }
   const { version } = event;
   const at = { epoch, version, fingerprint: fingerprintAt(frame, version), snapshot };

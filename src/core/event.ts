@@ -19,6 +19,7 @@ export type Image = Uint8Array;
 export interface Event {
   /** Dense within an epoch, from 1. All rows of one snapshot carry the version that the snapshot was taken at. */
   readonly version: Version;
+  /** `HIDDEN_TOPIC` where nobody is to see it. */
   readonly topic: string;
   /** `undefined` for TRUNCATE and for messages without a key. */
   readonly key: string | undefined;
@@ -35,6 +36,24 @@ export interface Event {
   readonly transition?: Transition;
   /** Set on the deliveries of a subscription alone, from the second one on. */
   readonly attempt?: number;
+  /** Where it was written, of an event that a builder has made: cursors of snapshots go by the rows, and not by what is shown. */
+  readonly origin?: { readonly topic: string; readonly key: string | undefined };
+}
+
+/**
+ * The topic of an event that a builder has hidden. It has its version, so that these stay dense, and no selector selects it,
+ * not even the empty one.
+ */
+export const HIDDEN_TOPIC = "";
+
+/** The key of the row that an event tells of. */
+export function rowKey({ key, origin }: Event): string | undefined {
+  return origin === undefined ? key : origin.key;
+}
+
+/** The topic that an event was written to. */
+export function rowTopic({ topic, origin }: Event): string {
+  return origin === undefined ? topic : origin.topic;
 }
 
 /**

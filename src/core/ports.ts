@@ -11,6 +11,9 @@ import type { Page, Tick } from "./page.ts";
  * continue the epoch any more.
  */
 export interface FeedStore extends Lineage {
+  /** Whether it may hide events from everybody (`HIDDEN_TOPIC`). Default false. */
+  readonly hides?: boolean | undefined;
+
   /** Oldest readable version and last settled one, as the database says now. `oldest` is `head + 1` when nothing is kept. */
   bounds(signal: AbortSignal): Promise<Bounds>;
 

@@ -1,5 +1,5 @@
 import { FeedError } from "../core/errors.ts";
-import type { Event } from "../core/event.ts";
+import { type Event, rowKey, rowTopic } from "../core/event.ts";
 import { type Tick, tickEnd } from "../core/page.ts";
 import type { SnapshotPart, SnapshotPlace, SnapshotReader, SnapshotRequest, SnapshotRows } from "../core/ports.ts";
 import { compareKeys, type Row, type Tables } from "./tables.ts";
@@ -82,10 +82,10 @@ class TableCopy implements SnapshotReader {
     if (place === undefined) {
       throw new FeedError("INTERNAL", "This snapshot does not go on from an earlier one.", "Take it from its start.");
     }
-    return events.filter(({ topic, key }) => {
-      const source = tables.sourceOf(topic);
+    return events.filter((event) => {
+      const source = tables.sourceOf(rowTopic(event));
       const part = parts.findIndex((one) => one.topic === source);
-      return part < 0 || covers(place, part, key);
+      return part < 0 || covers(place, part, rowKey(event));
     });
   }
 

@@ -1,5 +1,6 @@
 import { setTimeout as pause } from "node:timers/promises";
 import type { Logger } from "pino";
+import type { BuilderStats } from "../core/builder/built-store.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { EpochFeed, FeedFailure } from "../core/feed.ts";
 import { type Ancestor, EpochOver, epochChanged } from "../core/lineage.ts";
@@ -22,6 +23,8 @@ export interface OpenedFeed {
   storage?(): StorageReport | undefined;
   /** The watched tables, where there are any to speak of. */
   readonly sources?: Sources;
+  /** What builders have done, where there are any. */
+  readonly builders?: (() => BuilderStats) | undefined;
   /** Ends the feed and its store, in that order. */
   stop(): Promise<void>;
 }
@@ -82,6 +85,10 @@ export class FeedHolder {
 
   storage(): StorageReport | undefined {
     return this.#held?.opened.storage?.();
+  }
+
+  builders(): BuilderStats | undefined {
+    return this.#held?.opened.builders?.();
   }
 
   sources(): Sources | undefined {

@@ -62,6 +62,8 @@ export const metrics = {
   "millrace.history.reads": counter("", "Pages that were read from the table for streams"),
   "millrace.history.shared": counter("", "Requests for pages that another's read answered"),
   "millrace.history.errors": counter("", "Reads of the table that failed"),
+  "millrace.builder.events": counter("", "Times that a builder was run on an event, by what came of it"),
+  "millrace.builder.seconds": counter("s", "Time that was spent in builders"),
   "millrace.history.waiting": gauge("", "Requests for pages that wait"),
   "millrace.history.bytes": gauge("By", "Memory of pages kept for other streams"),
 } as const satisfies Readonly<Record<string, MetricDefinition>>;

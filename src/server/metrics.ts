@@ -8,6 +8,7 @@ import {
   MeterProvider,
   MetricReader,
 } from "@opentelemetry/sdk-metrics";
+import type { BuilderStats } from "../core/builder/built-store.ts";
 import type { FeedErrorCode } from "../core/errors.ts";
 import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
@@ -22,6 +23,8 @@ export interface MetricsOptions {
   readonly feed: Pick<Feed, "status" | "stats">;
   readonly problems: () => readonly Problem[];
   readonly storage: () => StorageReport | undefined;
+  /** Default: there are no builders. */
+  readonly builders?: (() => BuilderStats | undefined) | undefined;
   /** What handed-off streams have sent. */
   readonly traffic: { readonly messages: number; readonly bytes: number };
   readonly clock: Clock;
@@ -145,6 +148,16 @@ function observeFeed(meter: Meter, options: MetricsOptions): void {
     tell(result, micros === undefined ? undefined : Math.max(0, clock.now() / 1000 - micros / 1e6));
   });
   observe(meter, "millrace.outbox.bytes", (result) => tell(result, storage()?.bytes));
+  observe(meter, "millrace.builder.events", (result) => {
+    const stats = options.builders?.();
+    if (stats === undefined) return;
+    const { built, hidden, failed } = stats;
+    tellEach(result, { built, hidden, failed }, "outcome");
+  });
+  observe(meter, "millrace.builder.seconds", (result) => {
+    const ms = options.builders?.()?.ms;
+    tell(result, ms === undefined ? undefined : ms / 1_000);
+  });
   observe(meter, "millrace.problems", (result) => {
     const counts: Record<string, number> = {};
     for (const { code } of problems()) {

@@ -4,7 +4,6 @@ import type { FeedError } from "../core/errors.ts";
 import type { FeedLimits } from "../core/feed/feed-limits.ts";
 import { createFeed } from "../core/feed/feed-service.ts";
 import type { FeedObserver } from "../core/feed.ts";
-import type { Sources } from "../core/source/sources.ts";
 import { createPool } from "../postgres/database.ts";
 import type { BegunEpoch, Followed } from "../postgres/epoch/enter-epoch.ts";
 import { whatHappened } from "../postgres/epoch/reason.ts";
@@ -15,23 +14,22 @@ import { createPoller } from "../postgres/poll/poller.ts";
 import { createKeeper } from "../postgres/retention/keeper.ts";
 import { readStorage, type Storage, storageProblems } from "../postgres/retention/storage.ts";
 import { createSchemaWatch } from "../postgres/schema-change/schema-watch.ts";
-import { createSourceControl } from "../postgres/source/source-control.ts";
 import { listSources } from "../postgres/sources.ts";
 import { createPostgresStore, type PostgresStore } from "../postgres/store.ts";
-import type { Problem } from "../rpc/status.ts";
+import { builtFeed } from "./built-feed.ts";
 import type { Config } from "./config.ts";
 import type { FollowedConfig } from "./config-file/followed-config.ts";
-import { createDeclaredSources } from "./declared-sources.ts";
 import type { OpenedFeed, OpenFeed } from "./feed-holder.ts";
 import { createFeedWatch, type FeedWatch } from "./feed-watch.ts";
 import { createLastLook } from "./last-look.ts";
+import { openSources } from "./open-sources.ts";
 import { openSubscriptions } from "./open-subscriptions.ts";
 import { createProblemMonitor } from "./problem-monitor.ts";
 
 /** The monitor's connection is kept no longer than it takes to look. */
 const MONITOR_IDLE_MS = 1_000;
-/** For those who change sources: one may wait for a table's lock. */
-const CONTROL_CONNECTIONS = 2;
+/** Other servers take a waiter that says nothing for longer than three of these for a dead one. */
+const LONGEST_PING_MS = 10_000;
 /** Several looks of the monitor: what one that fails leaves out is not missed, what a database that is away hides is. */
 const STORAGE_MAX_AGE_MS = 60_000;
 
@@ -80,6 +78,8 @@ async function openPostgresFeed(
   { signal, onOver, observer, followed, declared }: Opening,
 ): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
+  // For as long as this feed lasts: of one that shows events by these builders.
+  const file = declared?.current;
   await using opening = new AsyncDisposableStack();
   const watch = createFeedWatch({
     url: databaseUrl,
@@ -105,16 +105,20 @@ async function openPostgresFeed(
     serviceConnections: config.serviceConnections,
     newEpoch: config.newEpoch,
     followed,
+    snapshots: { states: file?.states },
     onNewEpoch: (begun) => tellNewEpoch(begun, log),
     watch: watch.sessions,
+    pingMs: Math.min(LONGEST_PING_MS, config.stuckAfterMs),
     onTailHopeless: (reason) => watch.tailIsHopeless(reason),
   });
   opening.defer(() => store.stop());
   await store.start(signal);
-  const { sources, refused } = await openSources(opening, { config, log, signal, declared, watch });
+  const sessions = watch.sessions.sessions("service");
+  const sources = await openSources(opening, { databaseUrl, log, signal, declared, file, onOver, sessions });
+  const built = builtFeed(opening, store, { databaseUrl, log, file, sessions });
 
   const feed = createFeed({
-    store,
+    store: built.store,
     wakeUp: store.wakeUp,
     mail: store.mail,
     limits: feedLimits(config),
@@ -132,6 +136,25 @@ async function openPostgresFeed(
   const looking = watch.sessions.sessions("monitor");
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS, watch: looking });
   opening.defer(() => pool.end());
+  const { monitor, lastStorage } = await openMonitor(opening, pool, log, signal);
+  await startBackground(opening, { pool, config, store, log, signal, watch });
+
+  const open = opening.move();
+  return {
+    store,
+    feed,
+    subscriptions,
+    lineage: store.lineage,
+    problems: () => [...watch.problems(), ...monitor.current(), ...sources.problems(), ...built.problems()],
+    storage: lastStorage.current,
+    sources: sources.control,
+    builders: built.stats,
+    stop: () => open.disposeAsync(),
+  };
+}
+
+/** Looks after what may go wrong beside the feed. */
+async function openMonitor(opening: AsyncDisposableStack, pool: Background["pool"], log: Logger, signal: AbortSignal) {
   const lastStorage = createLastLook<Storage>(STORAGE_MAX_AGE_MS, systemClock);
   const monitor = createProblemMonitor(async (stopping) => {
     const sources = await listSources(pool);
@@ -144,52 +167,7 @@ async function openPostgresFeed(
   }, log);
   opening.defer(() => monitor.stop());
   await monitor.start(signal);
-  await startBackground(opening, { pool, config, store, log, signal, watch });
-
-  const open = opening.move();
-  return {
-    store,
-    feed,
-    subscriptions,
-    lineage: store.lineage,
-    problems: () => [...watch.problems(), ...monitor.current(), ...refused()],
-    storage: lastStorage.current,
-    sources,
-    stop: () => open.disposeAsync(),
-  };
-}
-
-interface Controlled {
-  readonly sources: Sources;
-  /** What is declared and not so. */
-  readonly refused: () => readonly Problem[];
-}
-
-/** The watched tables as they are to be, as far as this role may bring that about. */
-async function openSources(
-  opening: AsyncDisposableStack,
-  {
-    config,
-    log,
-    signal,
-    declared,
-    watch,
-  }: Pick<Background, "config" | "log" | "signal" | "watch"> & Pick<Opening, "declared">,
-): Promise<Controlled> {
-  const pool = createPool({
-    url: config.databaseUrl,
-    max: CONTROL_CONNECTIONS,
-    idleMs: MONITOR_IDLE_MS,
-    watch: watch.sessions.sessions("service"),
-  });
-  opening.defer(() => pool.end());
-  const sources = createSourceControl({ pool });
-  if (declared === undefined) return { sources, refused: () => [] };
-  const bringing = createDeclaredSources({ declarations: declared.current.sources, sources, log });
-  opening.defer(() => bringing.stop());
-  await bringing.start(signal);
-  opening.defer(declared.onChange((next) => bringing.declare(next.sources)));
-  return { sources, refused: bringing.problems };
+  return { monitor, lastStorage };
 }
 
 function feedLimits(config: Config): Partial<FeedLimits> {

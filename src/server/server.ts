@@ -70,6 +70,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     feed: slot,
     problems,
     storage: () => holder.storage(),
+    builders: () => holder.builders(),
     traffic,
     clock: systemClock,
     serverVersion,

@@ -304,11 +304,12 @@ class FeedService implements EpochFeed, HostView {
   }
 
   #compile(selectors: readonly Selector[]): Matcher {
-    const { limits } = this.#options;
+    const { limits, store } = this.#options;
     if (selectors.length > limits.maxSelectors) {
       throw tooManySelectors(selectors.length, limits);
     }
-    return compileSelectors(selectors, { limits, onFilterError: () => this.#host.totals.countFilterError() });
+    const onFilterError = () => this.#host.totals.countFilterError();
+    return compileSelectors(selectors, { limits, onFilterError, hides: store.hides });
   }
 
   async update(request: StreamUpdate, signal: AbortSignal): Promise<number> {

@@ -1,4 +1,4 @@
-import type { Version } from "../event.ts";
+import { HIDDEN_TOPIC, type Version } from "../event.ts";
 import { type FeedLimits, tooManyLanes } from "../feed/feed-limits.ts";
 import type { Page } from "../page.ts";
 import type { AlarmClock } from "../stream/alarm-clock.ts";
@@ -94,7 +94,7 @@ export class LaneTable {
     for (const event of page.events) {
       if (event.topic !== topic) {
         topic = event.topic;
-        shelves = this.#index.shelvesOf(topic);
+        shelves = topic === HIDDEN_TOPIC ? [] : this.#index.shelvesOf(topic);
       }
       for (const shelf of shelves) {
         this.#touches += shelf.offer(event, touched);

@@ -1,4 +1,4 @@
-import type { Event, Image, Transition } from "../event.ts";
+import { type Event, HIDDEN_TOPIC, type Image, type Transition } from "../event.ts";
 import type { Filter } from "./filter/filter.ts";
 import type { RowCache } from "./filter/row-cache.ts";
 import { createProjection, type Projection } from "./projection.ts";
@@ -26,6 +26,9 @@ export function createView(
 ): (event: Event) => Event | undefined {
   const projectionOf = unions();
   return (event) => {
+    if (event.topic === HIDDEN_TOPIC) {
+      return undefined;
+    }
     let standing = OUTSIDE;
     let wanting: Rule | undefined;
     let more: Rule[] | undefined;
@@ -75,9 +78,10 @@ function derived(
   before: Image | undefined,
   after: Image | undefined,
 ): Event {
-  const { version, topic, key, operation, transaction, occurredAtMicros, headers } = event;
+  const { version, topic, key, operation, transaction, occurredAtMicros, headers, origin } = event;
   const view = { version, topic, key, operation, before, after, transaction, occurredAtMicros, headers };
-  return transition === undefined ? view : { ...view, transition };
+  const shown = origin === undefined ? view : { ...view, origin };
+  return transition === undefined ? shown : { ...shown, transition };
 }
 
 /**

@@ -1,4 +1,4 @@
-import type { Event, Operation } from "../event.ts";
+import { type Event, HIDDEN_TOPIC, type Operation } from "../event.ts";
 import { DEFAULT_FILTER_LIMITS, type FilterLimits } from "./filter/filter.ts";
 import { type RowCache, sharedRows } from "./filter/row-cache.ts";
 import { type Interest, parseRules, type Rule } from "./selector-rule.ts";
@@ -50,6 +50,8 @@ export interface SelectorOptions {
   readonly onFilterError?: () => void;
   /** Where images that were taken apart are remembered. Default: one for the process. */
   readonly rows?: RowCache;
+  /** Whether events may be hidden: then not every version is of an event, not even to those who ask for all. Default false. */
+  readonly hides?: boolean | undefined;
 }
 
 /** Topics whose rules a matcher remembers: enough for the topics of one feed at work, small beside a stream. */
@@ -62,14 +64,14 @@ const CACHED_TOPICS = 256;
  *   filter that is too long or too costly
  */
 export function compileSelectors(selectors: readonly Selector[], options: SelectorOptions = {}): Matcher {
-  const { limits = DEFAULT_FILTER_LIMITS, onFilterError, rows = sharedRows } = options;
+  const { limits = DEFAULT_FILTER_LIMITS, onFilterError, rows = sharedRows, hides = false } = options;
   let errors = 0;
   const rules = parseRules(selectors, limits, () => {
     errors++;
     onFilterError?.();
   });
   if (rules.length === 0 || rules.some(asksNothing)) {
-    return EVERYTHING;
+    return hides ? EVERYTHING_SHOWN : EVERYTHING;
   }
   const view = createView(rulesByTopic(rules), rows);
   return {
@@ -93,6 +95,13 @@ const EVERYTHING: Matcher = {
   selection: "",
   rules: [{ patterns: [], keys: undefined, operations: undefined, filter: undefined, projection: undefined }],
   errors: () => 0,
+};
+
+const EVERYTHING_SHOWN: Matcher = {
+  ...EVERYTHING,
+  view: (event) => (event.topic === HIDDEN_TOPIC ? undefined : event),
+  matches: ({ topic }) => topic !== HIDDEN_TOPIC,
+  selection: "shown",
 };
 
 function asksNothing(rule: Rule): boolean {

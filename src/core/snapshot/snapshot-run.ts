@@ -1,5 +1,5 @@
 import { FeedError } from "../errors.ts";
-import type { Event, Version } from "../event.ts";
+import { type Event, rowKey, type Version } from "../event.ts";
 import type { Log } from "../log/log.ts";
 import { type Page, pageEnd, type Tick, tickEnd, tickHolding } from "../page.ts";
 import type { FeedStore, SnapshotPlace, SnapshotReader } from "../ports.ts";
@@ -155,8 +155,9 @@ export class SnapshotRun {
       if (last === undefined && state.place !== "anew" && state.place.sources >= part) {
         continue;
       }
-      const behind = last === undefined || (reader.parts[part]?.ordered === true && last.key !== undefined);
-      const place = behind ? { shape: reader.shape, sources: part, key: last?.key, rows } : "anew";
+      const key = last === undefined ? undefined : rowKey(last);
+      const behind = last === undefined || (reader.parts[part]?.ordered === true && key !== undefined);
+      const place = behind ? { shape: reader.shape, sources: part, key, rows } : "anew";
       state = { position: state.position, place, rows };
       yield { kind: "rows", events: matching, state };
     }
@@ -229,7 +230,7 @@ export function stateAfter(step: SnapshotStep, before: SnapshotState, delivered:
   }
   const { position, place } = step.state;
   const rows = step.state.rows - step.events.length + delivered;
-  return { position, place: place === "anew" ? place : { ...place, key: last.key, rows }, rows };
+  return { position, place: place === "anew" ? place : { ...place, key: rowKey(last), rows }, rows };
 }
 
 function started(

@@ -1,5 +1,5 @@
 import type pg from "pg";
-import type { Event } from "../../core/event.ts";
+import { type Event, rowKey, rowTopic } from "../../core/event.ts";
 import type { SnapshotPlace } from "../../core/ports.ts";
 import { withLease } from "../lease.ts";
 import { look } from "../look.ts";
@@ -61,16 +61,17 @@ export class Concern {
   }
 
   #kept(event: Event): boolean {
-    const source = this.#find(event.topic);
+    const source = this.#find(rowTopic(event));
     if (source < this.#complete || event.operation === "MESSAGE") return true;
     if (source > this.#complete || this.#middle === undefined) return false;
     const key = this.#keyInQuestion(event);
     return key === undefined || (this.#known.get(key) ?? true);
   }
 
-  #keyInQuestion({ topic, key, operation }: Event): string | undefined {
+  #keyInQuestion(event: Event): string | undefined {
+    const { operation } = event;
     if (this.#middle === undefined || operation === "MESSAGE" || operation === "TRUNCATE") return undefined;
-    return this.#find(topic) === this.#complete ? key : undefined;
+    return this.#find(rowTopic(event)) === this.#complete ? rowKey(event) : undefined;
   }
 
   #find(topic: string): number {

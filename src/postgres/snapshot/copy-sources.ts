@@ -7,7 +7,7 @@ import { queryError } from "../query-error.ts";
 import type { Established } from "./establish.ts";
 import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
 import { imageExpression } from "./snapshot-sources.ts";
-import { type SnapshotSource, shownColumns } from "./sources.ts";
+import { nameOf, type SnapshotSource, shownColumns } from "./sources.ts";
 import type { Spool } from "./spool.ts";
 import { beforeCopy, copyRows } from "./statements.ts";
 import { watchWaiters } from "./waiters.ts";
@@ -68,6 +68,8 @@ class Copy implements RunningCopy {
   readonly #unwatch: () => void;
   /** Amid a source without an order. */
   #whole = false;
+  /** Amid rows that a query stands for. */
+  #stated: SnapshotSource | undefined;
   /** Past a bound, amid such a source. */
   #due: FeedError | undefined;
   #over = false;
@@ -146,6 +148,7 @@ class Copy implements RunningCopy {
       after: afterKey === undefined ? undefined : orderTexts(source, afterKey),
       keys: this.#task.request.wantedKeys?.(source.topic),
     };
+    this.#stated = source.initialState === undefined ? undefined : source;
     await reader.run(beforeCopy(this.#remaining(lasts), walksIndex(source, range)));
     this.#whole = !ordered;
     const stream = reader.client.query(
@@ -160,10 +163,11 @@ class Copy implements RunningCopy {
       this.#bytes += chunk.length;
     }
     this.#whole = false;
+    this.#stated = undefined;
   }
 
   async #imageOf(source: SnapshotSource): Promise<string | undefined> {
-    if (source.plainTypes) return undefined;
+    if (source.plainTypes || source.initialState !== undefined) return undefined;
     const { reader } = this.#task.established;
     const [row] = await reader.rows<{ image: string }>(imageExpression, [source.relid, shownColumns(source)]);
     return row?.image;
@@ -185,12 +189,26 @@ class Copy implements RunningCopy {
     if (this.#over) return;
     const state = sqlStateOf(error);
     if (state !== undefined && endedByServer.has(state)) this.#end(tooSlow(this.#task.bounds.deadlineMs));
+    else if (this.#stated !== undefined && queryIsWrong.test(state ?? "")) this.fail(wrongState(this.#stated, error));
     else this.fail(queryError(error, "copy the tables"));
   }
 }
 
 /** statement_timeout, idle_in_transaction_session_timeout, transaction_timeout: the server's clocks of the same deadline. */
 const endedByServer: ReadonlySet<string> = new Set(["57014", "25P03", "25P04"]);
+
+/** Data, syntax and access rule, transaction that only reads, routine: what no second try mends. */
+const queryIsWrong = /^(?:0A|21|22|25006|2F|38|39|3F|42|P0)/;
+
+function wrongState(source: SnapshotSource, cause: unknown): FeedError {
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new FeedError(
+    "INVALID_REQUEST",
+    `The initial state of ${nameOf(source)} cannot be read: ${reason}.`,
+    "Correct `initialState` in the server's configuration, and name tables with their schemas; or leave the topic out of the snapshot.",
+    { cause },
+  );
+}
 
 const howToGoOn =
   "Give each table that has none a unique index over its key columns (NOT NULL), so that its copy can go on in parts; or " +

@@ -8,7 +8,7 @@ import { look } from "../look.ts";
 import { tickFromText } from "../tick-row.ts";
 import { orderOf, orderTexts } from "./key-range.ts";
 import { estimateRows } from "./snapshot-sources.ts";
-import { type SnapshotSource, sameSources, shapeOf, wantedSources } from "./sources.ts";
+import { type SnapshotSource, type StatedSource, sameSources, shapeOf, wantedSources } from "./sources.ts";
 import { adoptSnapshot, beginReader, beginTicker, pinSettings, tableLockHolders, tickAndExport } from "./statements.ts";
 
 /** One pool's snapshots. Two connections are taken in turn: half of each of two pairs would wait for ever. */
@@ -68,6 +68,8 @@ export interface Patience {
   readonly deadlineMs: number;
   /** How often to try when DDL is in the way. */
   readonly attempts: number;
+  /** Queries that stand for rows. */
+  readonly states: readonly StatedSource[];
 }
 
 /**
@@ -106,9 +108,9 @@ async function tryEstablish(
   reader: Lease,
   epoch: string,
   request: SnapshotRequest,
-  { deadlineMs }: Patience,
+  { deadlineMs, states }: Patience,
 ): Promise<Established | undefined> {
-  const sources = await look(ticker.client, () => wantedSources(ticker, request.wantsSource));
+  const sources = await look(ticker.client, () => wantedSources(ticker, request.wantsSource, states));
   const shape = shapeOf(sources, request.selection);
   const place = await beginningOf(ticker, sources, shape, request.after);
   const begun = performance.now();
@@ -118,7 +120,7 @@ async function tryEstablish(
   if (row === undefined) throw new FeedError("INTERNAL", "snapshot_tick() gave no answer.", "Report it.");
   await reader.run(adoptSnapshot(row.snapshot));
   await ticker.run("commit");
-  if (!sameSources(sources, await wantedSources(reader, request.wantsSource))) {
+  if (!sameSources(sources, await wantedSources(reader, request.wantsSource, states))) {
     await reader.run("rollback");
     return undefined;
   }

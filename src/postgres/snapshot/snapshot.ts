@@ -3,6 +3,7 @@ import { FeedError } from "../../core/errors.ts";
 import type { SnapshotReader, SnapshotRequest } from "../../core/ports.ts";
 import { queryError } from "../query-error.ts";
 import { establish, turnOf } from "./establish.ts";
+import type { StatedSource } from "./sources.ts";
 import type { SpoolLimits } from "./spool.ts";
 import { SpooledSnapshot } from "./spooled-snapshot.ts";
 
@@ -27,6 +28,8 @@ export interface SnapshotOptions extends SpoolLimits {
   readonly attempts?: number | undefined;
   /** Snapshots of one pool that may be open at once, each with its spool. Default 8. */
   readonly maxOpen?: number | undefined;
+  /** Queries that stand for the rows of tables. Their snapshots begin anew when they are cut. Default: none. */
+  readonly states?: readonly StatedSource[] | undefined;
 }
 
 /**
@@ -70,7 +73,7 @@ export async function openSnapshot(
     directory: options.directory,
   };
   try {
-    const patience = { deadlineMs, attempts: options.attempts ?? 5 };
+    const patience = { deadlineMs, attempts: options.attempts ?? 5, states: options.states ?? [] };
     const established = await establish(pool, epoch, request, patience, signal);
     return new SpooledSnapshot({ pool, request, established, bounds, signal, closed: () => (turn.open -= 1) });
   } catch (error) {

@@ -1,6 +1,7 @@
 import { createHash } from "node:crypto";
 import pg from "pg";
 import { FeedError } from "../../core/errors.ts";
+import { isSameTable } from "../../core/source/table-name.ts";
 import type { Lease } from "../lease.ts";
 import type { KeyType } from "./key-text.ts";
 import { snapshotSources } from "./snapshot-sources.ts";
@@ -39,6 +40,15 @@ export interface SnapshotSource {
   readonly utf8: boolean;
   /** Of a polled source: true, or not null, in rows that are deleted. */
   readonly deletedColumn: string | null;
+  /** A SELECT whose rows are copied instead of the table's. */
+  readonly initialState?: string;
+}
+
+/** A SELECT that stands for the rows of a table in snapshots. */
+export interface StatedSource {
+  /** With its schema, as SQL names it. */
+  readonly table: string;
+  readonly sql: string;
 }
 
 interface ListedSource extends SnapshotSource {
@@ -56,6 +66,7 @@ interface ListedSource extends SnapshotSource {
 export async function wantedSources(
   lease: Lease,
   wantsSource: (topic: string) => boolean,
+  states: readonly StatedSource[] = [],
 ): Promise<readonly SnapshotSource[]> {
   const listed = await lease.rows<ListedSource>(snapshotSources);
   return listed
@@ -64,8 +75,19 @@ export async function wantedSources(
       const refused = refusal(source);
       if (refused !== undefined) throw refused;
       const { mayUse, mayRead, rowsHidden, role, ...rest } = source;
-      return rest;
+      return withState(rest, states);
     });
+}
+
+/** What a query yields has no order that anything is known of. */
+function withState(source: SnapshotSource, states: readonly StatedSource[]): SnapshotSource {
+  const state = states.length === 0 ? undefined : states.find(({ table }) => isSameTable(table, nameOf(source)));
+  return state === undefined ? source : { ...source, uniqueColumns: null, initialState: state.sql };
+}
+
+/** As SQL names it, with its schema. */
+export function nameOf({ schema, table }: SnapshotSource): string {
+  return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
 }
 
 /** A watched table, and why this role cannot take a snapshot of it. */

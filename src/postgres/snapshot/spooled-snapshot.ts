@@ -8,6 +8,7 @@ import { type CopyBounds, copySources, type RunningCopy } from "./copy-sources.t
 import { createCopyTuples } from "./copy-tuples.ts";
 import type { Established } from "./establish.ts";
 import { orderOf } from "./key-range.ts";
+import { nameOf, type SnapshotSource } from "./sources.ts";
 import { createSpool, type Spool, type SpoolLimits } from "./spool.ts";
 
 const batchRows = 1000;
@@ -32,6 +33,7 @@ export class SpooledSnapshot implements SnapshotReader {
   readonly shape: number;
   readonly resumed: boolean;
   readonly #concern: Concern | undefined;
+  readonly #sources: readonly SnapshotSource[];
   /** The first source that is copied. */
   readonly #first: number;
   readonly #spool: Spool;
@@ -49,8 +51,12 @@ export class SpooledSnapshot implements SnapshotReader {
     this.parts = sources.map((source, at) => ({
       topic: source.topic,
       ordered: orderOf(source) !== undefined,
-      estimatedRows: request.wantedKeys?.(source.topic)?.length ?? estimates[at] ?? 0,
+      estimatedRows:
+        source.initialState === undefined
+          ? (request.wantedKeys?.(source.topic)?.length ?? estimates[at] ?? 0)
+          : undefined,
     }));
+    this.#sources = sources;
     this.#concern = place === undefined ? undefined : new Concern(pool, sources, place);
     this.#first = place?.sources ?? 0;
     this.#spool = createSpool(bounds);
@@ -82,6 +88,7 @@ export class SpooledSnapshot implements SnapshotReader {
       tuples.push(chunk);
       for (let step = tuples.next(); step !== "more"; step = tuples.next()) {
         if (step === "tuple") {
+          this.#assertKey(tuples.text(0), part);
           batch.push(this.#event(tuples.text(0), tuples.field(1), tuples.text(2) ?? this.parts[part]?.topic ?? ""));
           bytes += tuples.bytes;
           if (batch.length < batchRows && bytes < batchBytes) continue;
@@ -125,6 +132,17 @@ export class SpooledSnapshot implements SnapshotReader {
     } else if (part !== this.parts.length) {
       throw new FeedError("INTERNAL", "The copy of the tables is not whole.", "Take the snapshot again.");
     }
+  }
+
+  /** Of a query's rows nothing else sees to it, and without a key nobody could tell what becomes of them. */
+  #assertKey(key: string | undefined, part: number): void {
+    const source = this.#sources[part];
+    if (key !== undefined || source?.initialState === undefined) return;
+    throw new FeedError(
+      "INVALID_REQUEST",
+      `The initial state of ${nameOf(source)} has a row without its key, ${source.keyColumns.join(", ")}.`,
+      "Select the key's columns in `initialState`, none of them null.",
+    );
   }
 
   #event(key: string | undefined, after: Uint8Array | undefined, topic: string): Event {

@@ -139,11 +139,17 @@ export function beforeCopy(remainingMs: number, byIndex: boolean): string {
  * The rows are in order before their images are built: images are wide.
  */
 export function copyRows(source: SnapshotSource, range: KeyRange, image = imageOf(source)): string {
+  const { initialState } = source;
+  // The line ends, for the query's last may be a comment.
+  const rows =
+    initialState === undefined
+      ? `select s.t, ${image} as image from (select t ${rowsIn(source, range)} offset 0) s offset 0`
+      : `select t, pg_catalog.row_to_json(t) as image from (${initialState}\n) t offset 0`;
   return `
     copy (
       select ${keyOf(source)}, i.image, ${topicOf(source)}
       from (
-        select s.t, ${image} as image from (select t ${rowsIn(source, range)} offset 0) s offset 0
+        ${rows}
       ) i
     ) to stdout (format binary)`;
 }
@@ -156,10 +162,10 @@ function imageOf(source: SnapshotSource): string {
   return `pg_catalog.row_to_json((select r from (select ${fields.join(", ")}) r))`;
 }
 
-function keyOf({ keyColumns, plainKey }: SnapshotSource): string {
+function keyOf({ keyColumns, plainKey, initialState }: SnapshotSource): string {
   const [only] = keyColumns;
   const general = `millrace.key_of(i.t, i.image, ${textArray(keyColumns)})`;
-  if (keyColumns.length !== 1 || only === undefined) return general;
+  if (keyColumns.length !== 1 || only === undefined || initialState !== undefined) return general;
   if (plainKey) return `(i.t).${pg.escapeIdentifier(only)}::text`;
   return `case when strpos(i.image::text, '\\u') = 0 then i.image ->> ${pg.escapeLiteral(only)} else ${general} end`;
 }

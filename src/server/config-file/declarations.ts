@@ -5,13 +5,9 @@ import { parseTopicPattern } from "../../core/selector/topic.ts";
 import type { DeclaredSettings, SourceDeclaration } from "../../core/source/declaration.ts";
 import { type InitialState, queryOf, type SqlQuery } from "../../core/source/initial-state.ts";
 import { parseTableName } from "../../core/source/table-name.ts";
+import { inlineQuery } from "../../postgres/snapshot/inline-query.ts";
+import type { StatedSource } from "../../postgres/snapshot/sources.ts";
 import { configSchema } from "../config.ts";
-
-/** The query that stands for a source's rows in snapshots. */
-export interface DeclaredState {
-  readonly table: string;
-  readonly query: SqlQuery;
-}
 
 /** What a configuration declares. */
 export interface Declarations {
@@ -19,7 +15,7 @@ export interface Declarations {
   readonly options: Readonly<Record<string, unknown>>;
   readonly sources: readonly SourceDeclaration[];
   readonly built: readonly BuiltSource[];
-  readonly states: readonly DeclaredState[];
+  readonly states: readonly StatedSource[];
 }
 
 const text = z.string({ error: "must be a text" }).min(1, { error: "must not be empty" });
@@ -79,7 +75,7 @@ export function declarationsFrom(value: unknown, file: string): Declarations {
   }
   const { sources = {}, ...options } = value as Readonly<Record<string, unknown>>;
   const problems = [...optionProblems(options)];
-  const declared = { sources: [] as SourceDeclaration[], built: [] as BuiltSource[], states: [] as DeclaredState[] };
+  const declared = { sources: [] as SourceDeclaration[], built: [] as BuiltSource[], states: [] as StatedSource[] };
   if (typeof sources !== "object" || sources === null || Array.isArray(sources)) {
     throw refusal(file, [
       ...problems,
@@ -107,7 +103,7 @@ interface Problem {
 interface Declared {
   readonly sources: SourceDeclaration[];
   readonly built: BuiltSource[];
-  readonly states: DeclaredState[];
+  readonly states: StatedSource[];
 }
 
 function* optionProblems(options: Readonly<Record<string, unknown>>): Generator<Problem> {
@@ -143,7 +139,7 @@ function declare(table: string, entry: unknown, { sources, built, states }: Decl
   try {
     const query = queryOf(initialState);
     if (!isQuery(query)) return [...problems, { field: ".initialState", message: "must make a query of its `sql`" }];
-    states.push({ table, query });
+    states.push({ table, sql: inlineQuery(query) });
     return problems;
   } catch (error) {
     return [

@@ -54,8 +54,8 @@ describe("a configuration file", () => {
       ],
       built: [{ table: "public.orders", build, topics: ["shop.>"] }],
       states: [
-        { table: "public.orders", query: { sql: "select * from public.orders where region = $1", parameters: ["eu"] } },
-        { table: "public.invoices", query: { sql: "select 1 as id", parameters: [] } },
+        { table: "public.orders", sql: "select * from public.orders where region = 'eu'" },
+        { table: "public.invoices", sql: "select 1 as id" },
       ],
     });
   });
