@@ -2,6 +2,9 @@ import { type EventFacts, eventText } from "./event-facts.ts";
 import { nextCall } from "./rpc-call.ts";
 import type { Selection } from "./selection.ts";
 
+/** About as many bytes of events as go well into a model's context beside what else it has. */
+export const defaultMaxBytes = 32_768;
+
 /** What a page of events says of itself. */
 export interface PageFacts {
   readonly subscription_id?: string | undefined;
@@ -27,7 +30,7 @@ export function pageText(wish: PageWish, page: PageFacts, waitMs: number): strin
   const pause = page.polling_interval_seconds ?? 0;
   const when = has_more ? "at once" : pause === 0 ? "when you like" : `in about ${pause} s`;
   return [
-    events.length === 0 ? `Nothing new${waited}.` : `${count}${has_more ? ", and more are waiting" : ""}:`,
+    events.length === 0 ? `Nothing new${waited}.` : `${count}${has_more ? ", and there may be more" : ""}:`,
     ...events.map(eventText),
     ...again(events),
     ...omitted(events),
@@ -40,7 +43,8 @@ export function pageText(wish: PageWish, page: PageFacts, waitMs: number): strin
 
 function nextArguments(wish: PageWish, { subscription_id, cursor }: PageFacts): Readonly<Record<string, unknown>> {
   const { topics, keys, operations, filter, fields, include_data, batch_size, timeout_seconds } = wish;
-  const same = { topics, keys, operations, filter, fields, include_data, batch_size, timeout_seconds };
+  const max_bytes = wish.max_bytes === defaultMaxBytes ? undefined : wish.max_bytes;
+  const same = { topics, keys, operations, filter, fields, include_data, batch_size, max_bytes, timeout_seconds };
   return { ...(subscription_id === undefined ? {} : { subscription_id }), cursor, ...same };
 }
 

@@ -4,7 +4,7 @@ import { z } from "zod";
 import { type PollRequest, PollRequestSchema, type PollResponse } from "../../gen/millrace/v1/feed_service_pb.js";
 import { acknowledge } from "./acknowledge.ts";
 import { eventFactsFrom, eventSchema } from "./event-facts.ts";
-import { pageText } from "./page-text.ts";
+import { defaultMaxBytes, pageText } from "./page-text.ts";
 import { knownPollingTerms, type PollingTerms, pollingDefaults } from "./polling-terms.ts";
 import { positionDescription, positionFrom } from "./position.ts";
 import { answerWithin } from "./rpc-call.ts";
@@ -52,7 +52,7 @@ const input = z.strictObject({
     .int()
     .min(4096)
     .max(16_777_216)
-    .default(32_768)
+    .default(defaultMaxBytes)
     .describe(
       "About the most bytes of events, so that they fit your context. A single larger event comes without its rows.",
     ),
@@ -74,7 +74,11 @@ const output = z.object({
   complete: z.boolean().describe("The page ends where a transaction does"),
   polling_interval_seconds: z.number().optional().describe("Wait so long before polling again, unless has_more"),
   subscription_active: z.boolean().optional(),
-  head_version: z.number().int().describe("The newest version of all"),
+  head_version: z
+    .number()
+    .int()
+    .optional()
+    .describe("The newest version of all; of a page that is full it is not said"),
   epoch: z.string(),
 });
 
@@ -105,7 +109,7 @@ export const pollChanges = defineTool({
         cursor: page.cursor,
         has_more: page.hasMore,
         complete: page.complete,
-        head_version: Number(page.headVersion),
+        ...(page.headVersion === undefined ? {} : { head_version: Number(page.headVersion) }),
         epoch: page.epoch,
       };
       return { structured, text: pageText(wanted, structured, terms.waitMs) };

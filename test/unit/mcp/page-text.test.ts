@@ -46,7 +46,7 @@ describe("pageText", () => {
   const page = { events: [update], cursor: "c1", has_more: false };
 
   it("shows rows without quotes, and the call that goes on", () => {
-    const text = pageText({ max_bytes: 4096 }, { ...page, subscription_id: "s", polling_interval_seconds: 10 }, 0);
+    const text = pageText({ max_bytes: 32_768 }, { ...page, subscription_id: "s", polling_interval_seconds: 10 }, 0);
     expect(text.split("\n")).toEqual([
       "1 event:",
       "#42 UPDATE orders.eu key 7 ENTERED at 2023-11-14T22:13:20.123000Z attempt 2",
@@ -60,8 +60,10 @@ describe("pageText", () => {
 
   it("asks the same again of a bare position, and at once when more waits", () => {
     const text = pageText({ topics: ["orders.>"], filter: "row.a", max_bytes: 4096 }, { ...page, has_more: true }, 0);
-    expect(text).toContain("1 event, and more are waiting:");
-    expect(text).toContain('Next, at once: poll_changes {"cursor":"c1","topics":["orders.>"],"filter":"row.a"}');
+    expect(text).toContain("1 event, and there may be more:");
+    expect(text).toContain(
+      'Next, at once: poll_changes {"cursor":"c1","topics":["orders.>"],"filter":"row.a","max_bytes":4096}',
+    );
     expect(text).not.toContain("acknowledges");
   });
 
