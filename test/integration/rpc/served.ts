@@ -2,6 +2,7 @@ import type { Transport } from "@connectrpc/connect";
 import { createConnectTransport, createGrpcTransport, createGrpcWebTransport } from "@connectrpc/connect-node";
 import { pino } from "pino";
 import type { Feed } from "../../../src/core/feed.ts";
+import type { Subscriptions } from "../../../src/core/subscription/subscriptions.ts";
 import type { Problem } from "../../../src/rpc/status.ts";
 import { type ConfigInput, resolveConfig } from "../../../src/server/config.ts";
 import { type RunningServer, startServer } from "../../../src/server/server.ts";
@@ -18,6 +19,8 @@ export interface Served extends AsyncDisposable {
 export interface ServedOptions {
   readonly config?: Partial<ConfigInput>;
   readonly problems?: readonly Problem[];
+  /** Of that feed; they end before it. */
+  readonly subscriptions?: Subscriptions;
 }
 
 /** The database URL is never used: the feed is given. */
@@ -34,8 +37,12 @@ export async function serve(feed: Feed, options: ServedOptions = {}): Promise<Se
     openFeed: async () => ({
       feed: Object.assign(feed, { end: () => undefined, restart: () => undefined }),
       lineage: [],
+      ...(options.subscriptions === undefined ? {} : { subscriptions: options.subscriptions }),
       problems: () => options.problems ?? [],
-      stop: () => feed.stop(),
+      stop: async () => {
+        await options.subscriptions?.stop();
+        await feed.stop();
+      },
     }),
   });
   return {

@@ -1,6 +1,6 @@
 import { encodeCursor } from "../../../../src/core/cursor.ts";
 import { createFeed } from "../../../../src/core/feed/feed-service.ts";
-import type { EpochFeed, Start } from "../../../../src/core/feed.ts";
+import type { EpochFeed, Start, StreamRequest } from "../../../../src/core/feed.ts";
 import type { Frame } from "../../../../src/core/frame.ts";
 import type { Outlet, StreamControl } from "../../../../src/core/outlet.ts";
 import { createSubscriptions } from "../../../../src/core/subscription/subscription-service.ts";
@@ -109,7 +109,7 @@ export class TestConsumer implements Outlet {
     this.#id = id;
   }
 
-  static async open(replica: Replica, id = "s", options: Partial<typeof REQUEST> = {}): Promise<TestConsumer> {
+  static async open(replica: Replica, id = "s", options: Partial<StreamRequest> = {}): Promise<TestConsumer> {
     const consumer = new TestConsumer(replica, id);
     consumer.#take(await replica.subscriptions.open(consumerOf(id, options), signal));
     return consumer;
@@ -171,7 +171,7 @@ export class TestConsumer implements Outlet {
   }
 }
 
-export function consumerOf(id: string, options: Partial<typeof REQUEST> = {}): Consumer {
+export function consumerOf(id: string, options: Partial<StreamRequest> = {}): Consumer {
   return { id, member: undefined, terms: () => ({ request: { ...REQUEST, ...options }, group: undefined }) };
 }
 

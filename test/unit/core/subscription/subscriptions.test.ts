@@ -244,7 +244,7 @@ describe("a subscription", () => {
     const replica = await world.replica();
     await world.create(replica);
     const wanted = { topics: ["wanted"], keys: [], operations: [] };
-    const request = { selectors: [wanted] as unknown as [], checkpointIntervalMs: 1_000 as 15_000 };
+    const request = { selectors: [wanted], checkpointIntervalMs: 1_000 };
     const consumer = await TestConsumer.open(replica, "s", request);
     await world.emit(5);
     await world.time.pass(70_000);
@@ -256,7 +256,7 @@ describe("a subscription", () => {
     const world = new SubscribedWorld();
     const replica = await world.replica();
     await world.create(replica);
-    const consumer = await TestConsumer.open(replica, "s", { checkpointIntervalMs: 1_000 as 15_000 });
+    const consumer = await TestConsumer.open(replica, "s", { checkpointIntervalMs: 1_000 });
     await world.emit(5);
     await world.time.pass(70_000);
     expect(consumer.frames.some(({ kind }) => kind === "checkpoint")).toBe(true);
@@ -306,7 +306,7 @@ describe("a subscription", () => {
     transaction.commit();
     await world.time.pass(50);
     await world.create(replica, "s", { kind: "snapshot" });
-    const small = { maxBatchBytes: 500 as 1_048_576 };
+    const small = { maxBatchBytes: 500 };
     const first = await TestConsumer.open(replica, "s", small);
     await world.time.pass(50);
     const batches = first.frames.filter(({ kind }) => kind === "events");
