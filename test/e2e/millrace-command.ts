@@ -46,6 +46,10 @@ export interface Running {
   readonly stderr: () => string;
   /** The first line for which this holds, once it is there. Rejects when the command ends before. */
   line(wanted: (line: string) => boolean): Promise<string>;
+  /** Sends this to its standard input. */
+  write(text: string): void;
+  /** Ends its standard input; resolves with its exit code. */
+  endInput(): Promise<number | null>;
   /** Stops reading what it prints, as `| head` does; resolves with its exit code. */
   closeOutput(): Promise<number | null>;
   /** Resolves with the exit code, or the signal that ended it. */
@@ -80,6 +84,12 @@ export function startMillrace(args: readonly string[], around: Surroundings): Ru
         look();
         void closed.then(() => reject(new Error(`it ended before: ${stderr()}`)));
       }),
+    write: (text) => void child.stdin?.write(text),
+    async endInput() {
+      child.stdin?.end();
+      await closed;
+      return child.exitCode;
+    },
     async closeOutput() {
       child.stdout?.destroy();
       await once(child, "exit");

@@ -10,6 +10,8 @@ export interface Shop extends AsyncDisposable {
   readonly server: RunningServer;
   /** Commits one new order for each total, in one transaction, and resolves when the server has them. */
   order(...totals: readonly string[]): Promise<void>;
+  /** Commits one message for each payload, likewise. */
+  emit(topic: string, payloads: readonly unknown[]): Promise<void>;
 }
 
 /** Opens a shop on any free port, in a database of its own. */
@@ -23,15 +25,26 @@ export async function openShop(): Promise<Shop> {
   opening.defer(() => client.end());
   await client.query("create table orders (id int generated always as identity primary key, total numeric not null)");
   await client.query("select millrace.watch('orders')");
+  const settled = async (count: number, write: () => Promise<unknown>): Promise<void> => {
+    const before = server.feed.status().head;
+    await write();
+    await eventually(async () => server.feed.status().head >= before + count);
+  };
   const open = opening.move();
   return {
     url: server.url,
     server,
-    async order(...totals) {
-      const before = server.feed.status().head;
-      await client.query("insert into orders (total) select * from unnest($1::numeric[])", [totals]);
-      await eventually(async () => server.feed.status().head >= before + totals.length);
-    },
+    order: (...totals) =>
+      settled(totals.length, () =>
+        client.query("insert into orders (total) select * from unnest($1::numeric[])", [totals]),
+      ),
+    emit: (topic, payloads) =>
+      settled(payloads.length, () =>
+        client.query("select millrace.emit($1, payload => p) from json_array_elements($2) as p", [
+          topic,
+          JSON.stringify(payloads),
+        ]),
+      ),
     [Symbol.asyncDispose]: () => open.disposeAsync(),
   };
 }
