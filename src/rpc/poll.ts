@@ -1,18 +1,19 @@
 import { create } from "@bufbuild/protobuf";
 import type { HandlerContext } from "@connectrpc/connect";
-import type { PayloadForm } from "../../gen/millrace/v1/event_pb.js";
+import { PayloadForm } from "../../gen/millrace/v1/event_pb.js";
 import { type PollRequest, type PollResponse, PollResponseSchema } from "../../gen/millrace/v1/feed_service_pb.js";
 import { decodeCursor, encodeCursor } from "../core/cursor.ts";
 import type { PageTerms, PolledPage } from "../core/poll/polled-page.ts";
 import type { Polls } from "../core/poll/polls.ts";
 import type { Clock } from "../core/ports.ts";
+import type { SubscriptionRecord } from "../core/subscription/subscription-store.ts";
 import { createEventCodec, ENVELOPE_BYTES, type EventCodec } from "./codec.ts";
 import { kept } from "./conditional-get.ts";
 import { invalidRequest } from "./errors.ts";
 import { leaseMessage } from "./frames.ts";
 import { peerKey } from "./peer.ts";
 import { DEFAULT_MAX_MESSAGE_BYTES, selectorFromWire, startFromWire } from "./stream-request.ts";
-import { milliseconds } from "./subscription-definition.ts";
+import { definitionOf, groupTermsOf, milliseconds } from "./subscription-definition.ts";
 
 /** What Poll stands on. */
 export interface PollOptions {
@@ -25,27 +26,69 @@ const DEFAULT_MAX_BYTES = 1_048_576;
 
 /** What a call of Poll has settled on. */
 interface PollTerms extends PageTerms {
-  readonly codec: EventCodec;
-  /** Characters that a cursor may have beside nothing else. */
-  readonly cursorRoom: number;
+  readonly json: boolean;
+  /** That the page without its lease may have. */
+  readonly maxMessageBytes: number;
 }
 
 /** `FeedService.Poll`. Requests have passed validation. */
-export function createPoll({ polls, clock }: PollOptions) {
+export function createPoll(options: PollOptions) {
   return async (request: PollRequest, context: HandlerContext): Promise<PollResponse> => {
-    assertOfPosition(request);
-    const terms = termsOf(request, request.payloadForm, context, clock);
-    const { codec, maxEvents, maxBytes, timeoutMs, deadlineMs } = terms;
-    const start = startFromWire(request.start, request.epoch);
-    const selectors = request.selectors.map(selectorFromWire);
-    const peer = context.values.get(peerKey);
-    const asked = { start, selectors, codec: paging(codec), peer, maxEvents, maxBytes, timeoutMs, deadlineMs };
-    const page = await polls.poll(asked, context.signal);
-    if (context.requestMethod === "GET" && isForEver(request, page)) {
-      context.responseHeader.set("Cache-Control", kept({ anonymous: true }));
-    }
-    return response(page, terms);
+    const { start } = request;
+    return start.case === "subscriptionId"
+      ? await pollSubscription(start.value, request, context, options)
+      : await pollPosition(request, context, options);
   };
+}
+
+async function pollPosition(
+  request: PollRequest,
+  context: HandlerContext,
+  { polls, clock }: PollOptions,
+): Promise<PollResponse> {
+  assertOfPosition(request);
+  const terms = termsOf(request, context, clock);
+  const codec = codecOf(request.payloadForm, terms);
+  const asked = {
+    ...terms,
+    start: startFromWire(request.start, request.epoch),
+    selectors: request.selectors.map(selectorFromWire),
+    codec: paging(codec),
+    peer: context.values.get(peerKey),
+  };
+  const page = await polls.poll(asked, context.signal);
+  if (context.requestMethod === "GET" && isForEver(request, page)) {
+    context.responseHeader.set("Cache-Control", kept({ anonymous: true }));
+  }
+  return response(page, codec, terms);
+}
+
+async function pollSubscription(
+  id: string,
+  request: PollRequest,
+  context: HandlerContext,
+  { polls, clock }: PollOptions,
+): Promise<PollResponse> {
+  assertOfSubscription(request, context);
+  const { member, generation, acknowledgeCursor } = request;
+  const terms = termsOf(request, context, clock, roomOfLease(id, member));
+  let codec = codecOf(request.payloadForm, terms);
+  const asked = {
+    ...terms,
+    id,
+    member: member === "" ? undefined : member,
+    generation: Number(generation),
+    acknowledge: acknowledgeCursor === "" ? undefined : acknowledgeCursor,
+    terms(record: SubscriptionRecord) {
+      const definition = definitionOf(record);
+      codec = codecOf(definition.payloadForm, terms);
+      const selectors = definition.selectors.map(selectorFromWire);
+      return { selectors, codec: paging(codec), group: groupTermsOf(definition) };
+    },
+    peer: context.values.get(peerKey),
+  };
+  const page = await polls.pollSubscription(asked, context.signal);
+  return response(page, codec, terms);
 }
 
 /** Frames of a page say which ticks their events are of; so its lanes are not those of streams. */
@@ -53,19 +96,29 @@ function paging(codec: EventCodec) {
   return { identity: `page ${codec.identity}`, measure: codec.measure, wantsTicks: true };
 }
 
-/** @param form - of the payloads; a subscription has its own */
-function termsOf(request: PollRequest, form: PayloadForm, context: HandlerContext, clock: Clock): PollTerms {
-  const maxMessageBytes = request.maxMessageBytes === 0 ? DEFAULT_MAX_MESSAGE_BYTES : request.maxMessageBytes;
+function codecOf(form: PayloadForm, { json, maxMessageBytes }: PollTerms): EventCodec {
+  const contentType = json ? "application/connect+json" : "application/connect+proto";
+  return createEventCodec(contentType, { form, maxMessageBytes });
+}
+
+/** @param leaseBytes - that the page's lease may take */
+function termsOf(request: PollRequest, context: HandlerContext, clock: Clock, leaseBytes = 0): PollTerms {
+  const { maxEvents, maxBytes, timeout } = request;
+  const maxMessageBytes = (request.maxMessageBytes || DEFAULT_MAX_MESSAGE_BYTES) - leaseBytes;
   const remainingMs = context.timeoutMs();
-  const contentType = speaksJson(context) ? "application/connect+json" : "application/connect+proto";
   return {
-    codec: createEventCodec(contentType, { form, maxMessageBytes }),
-    maxEvents: request.maxEvents === 0 ? DEFAULT_MAX_EVENTS : request.maxEvents,
-    maxBytes: Math.min(request.maxBytes === 0 ? DEFAULT_MAX_BYTES : request.maxBytes, maxMessageBytes) - ENVELOPE_BYTES,
-    timeoutMs: request.timeout === undefined ? 0 : milliseconds(request.timeout),
+    json: speaksJson(context),
+    maxMessageBytes,
+    maxEvents: maxEvents || DEFAULT_MAX_EVENTS,
+    maxBytes: Math.min(maxBytes || DEFAULT_MAX_BYTES, maxMessageBytes) - ENVELOPE_BYTES,
+    timeoutMs: timeout === undefined ? 0 : milliseconds(timeout),
     deadlineMs: remainingMs === undefined ? undefined : clock.monotonic() + remainingMs,
-    cursorRoom: maxMessageBytes - ENVELOPE_BYTES,
   };
+}
+
+/** Names are escaped where they need it, and a member without one is given one. */
+function roomOfLease(id: string, member: string): number {
+  return Buffer.byteLength(JSON.stringify([id, member])) + 192;
 }
 
 /** A GET says it in its query, a unary call of Connect in its content type, and all others in the suffix of theirs. */
@@ -75,17 +128,30 @@ function speaksJson({ requestMethod, requestHeader, url }: HandlerContext): bool
     : /[/+]json\s*(?:;|$)/i.test(requestHeader.get("content-type") ?? "");
 }
 
-function assertOfPosition({ start, acknowledgeCursor, generation, member }: PollRequest): void {
-  if (start.case === "subscriptionId") {
-    throw invalidRequest([{ field: "subscription_id", message: "cannot be polled here" }]);
-  }
-  const given = [
-    ["acknowledge_cursor", acknowledgeCursor !== ""],
-    ["generation", generation !== 0n],
-    ["member", member !== ""],
-  ] as const;
-  const message = "means nothing without `subscription_id`";
-  const violations = given.flatMap(([field, isSet]) => (isSet ? [{ field, message }] : []));
+function assertOfPosition({ acknowledgeCursor, generation, member }: PollRequest): void {
+  assertNot("means nothing without `subscription_id`", {
+    acknowledge_cursor: acknowledgeCursor !== "",
+    generation: generation !== 0n,
+    member: member !== "",
+  });
+}
+
+function assertOfSubscription(request: PollRequest, { requestMethod }: HandlerContext): void {
+  const { selectors, payloadForm, epoch, acknowledgeCursor, generation } = request;
+  assertNot("can be polled by POST alone, which changes where it stands", { subscription_id: requestMethod === "GET" });
+  assertNot("cannot be set beside `subscription_id`: it is the subscription's", {
+    selectors: selectors.length > 0,
+    payload_form: payloadForm !== PayloadForm.UNSPECIFIED,
+    epoch: epoch !== "",
+  });
+  assertNot("must be set with `acknowledge_cursor`: that of the page's lease", {
+    generation: acknowledgeCursor !== "" && generation === 0n,
+  });
+  assertNot("must be as a lease has it", { generation: generation > BigInt(Number.MAX_SAFE_INTEGER) });
+}
+
+function assertNot(message: string, wrong: Readonly<Record<string, boolean>>): void {
+  const violations = Object.entries(wrong).flatMap(([field, isWrong]) => (isWrong ? [{ field, message }] : []));
   if (violations.length > 0) {
     throw invalidRequest(violations);
   }
@@ -99,19 +165,20 @@ function isForEver({ start }: PollRequest, { full, cursor }: PolledPage): boolea
   return full && start.case === "afterCursor" && decodeCursor(start.value).epoch === cursor.epoch;
 }
 
-function response(page: PolledPage, { codec, cursorRoom }: PollTerms): PollResponse {
-  const { events, cursor, hasMore, complete, head, lease } = page;
+function response(page: PolledPage, codec: EventCodec, { maxMessageBytes }: PollTerms): PollResponse {
+  const { events, cursor, hasMore, complete, head, lease, active } = page;
   // Cursors in a snapshot hold a key; all others are short.
   const beside = typeof cursor.snapshot === "object" ? events.reduce((sum, event) => sum + codec.measure(event), 0) : 0;
   const { $unknown, ...fields } = codec.page(events);
   const message = create(PollResponseSchema, {
     ...fields,
-    cursor: encodeCursor(cursor, cursorRoom - beside),
+    cursor: encodeCursor(cursor, maxMessageBytes - ENVELOPE_BYTES - beside),
     hasMore,
     complete,
     epoch: cursor.epoch,
+    subscriptionActive: active,
     ...(head === undefined ? {} : { headVersion: BigInt(head) }),
-    ...(lease === undefined ? {} : { lease: leaseMessage(lease), subscriptionActive: true }),
+    ...(lease === undefined ? {} : { lease: leaseMessage(lease) }),
   });
   return $unknown === undefined ? message : Object.assign(message, { $unknown });
 }

@@ -1,7 +1,8 @@
 import type { Cursor } from "../cursor.ts";
 import { FeedError } from "../errors.ts";
 import type { Event, Version } from "../event.ts";
-import type { EventsFrame, Frame } from "../frame.ts";
+import type { OpenStream } from "../feed.ts";
+import type { ClosingReason, EventsFrame, Frame } from "../frame.ts";
 import type { Outlet, StreamControl } from "../outlet.ts";
 import { type Tick, tickEnd, tickHolding } from "../page.ts";
 import { isPiece, type Thinned } from "../policy/policy.ts";
@@ -37,6 +38,8 @@ export interface Collected {
   readonly tick: Tick | undefined;
   /** Only where it was cut: the limits and the events alone made it what it is. */
   readonly settled: boolean;
+  /** Of a stream that said why it ended. */
+  readonly closing: ClosingReason | undefined;
 }
 
 /**
@@ -65,6 +68,7 @@ export class PageCollector implements Outlet {
   /** The most events are there; whether their tick goes on for the page's selectors is not known. */
   #counted = false;
   #inSnapshot: boolean;
+  #closing: ClosingReason | undefined;
   #control: StreamControl | undefined;
   #ended = false;
 
@@ -110,6 +114,7 @@ export class PageCollector implements Outlet {
         break;
       case "closing":
         this.#cursor = this.#counted ? this.#afterLast(undefined).cursor : frame.cursor;
+        this.#closing = frame.reason;
         this.#finish("closed");
         break;
       default:
@@ -283,7 +288,10 @@ export class PageCollector implements Outlet {
   #finish(end: PageEnd, settled = false): void {
     this.#ended = true;
     const complete = this.#complete && this.#cursor.snapshot === undefined;
-    this.#settle.resolve({ end, events: this.#events, cursor: this.#cursor, complete, tick: this.#until, settled });
+    this.#settle.resolve({
+      ...{ end, events: this.#events, cursor: this.#cursor, complete, tick: this.#until, settled },
+      closing: this.#closing,
+    });
     this.#control?.cancel(undefined);
   }
 
@@ -291,6 +299,24 @@ export class PageCollector implements Outlet {
     this.#ended = true;
     this.#settle.reject(error);
     this.#control?.cancel(undefined);
+  }
+}
+
+/** What of this stream becomes a page; the stream ends. Ends early, with the signal's reason, when nobody wants it any more. */
+export async function collect(stream: OpenStream, bounds: PageBounds, signal: AbortSignal): Promise<Collected> {
+  const { opened } = stream;
+  const collector = new PageCollector(opened.cursor, bounds);
+  const control = stream.attach(collector);
+  collector.drivenBy(control);
+  const onAbort = () => control.cancel(signal.reason);
+  if (signal.aborted) {
+    onAbort();
+  }
+  signal.addEventListener("abort", onAbort, { once: true });
+  try {
+    return await collector.done;
+  } finally {
+    signal.removeEventListener("abort", onAbort);
   }
 }
 

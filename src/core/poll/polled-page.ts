@@ -38,6 +38,8 @@ export interface PolledPage {
   readonly head: Version | undefined;
   /** Of a page by subscription. */
   readonly lease: Lease | undefined;
+  /** Of a page by subscription: it is not paused. */
+  readonly active: boolean;
 }
 
 /** How polls were answered: `full` when cut by a limit, `failed` with an error or because the caller had gone. */
