@@ -10,6 +10,7 @@ import { selectionContract } from "./suite/selection.ts";
 import { snapshotContract } from "./suite/snapshots.ts";
 import { startContract } from "./suite/starts.ts";
 import { streamUpdateContract } from "./suite/stream-updates.ts";
+import { subscriptionContract } from "./suite/subscriptions.ts";
 
 /** Everything that a feed over any adapter must do. */
 export function feedContract(name: string, harness: ContractHarness): void {
@@ -22,6 +23,7 @@ export function feedContract(name: string, harness: ContractHarness): void {
     deliveryContract(harness);
     policyContract(harness);
     streamUpdateContract(harness);
+    subscriptionContract(harness);
     lifecycleContract(harness);
     epochContract(harness);
   });

@@ -1,5 +1,6 @@
 import type { FeedStore, WakeUp } from "../../src/core/ports.ts";
 import type { StreamMail } from "../../src/core/stream/stream-mail.ts";
+import type { SubscriptionStore } from "../../src/core/subscription/subscription-store.ts";
 
 /** What an adapter can be made to do; a test that needs more than it declares is not part of its contract. */
 export type Capability =
@@ -38,7 +39,12 @@ export interface World extends AsyncDisposable {
   /** For questions; feeds run on replicas. Of the epoch that was in force when it was asked for. */
   readonly store: FeedStore;
   /** What one more process would read through. Ends with the world. */
-  replica(): Promise<{ readonly store: FeedStore; readonly wakeUp: WakeUp; readonly mail: StreamMail }>;
+  replica(): Promise<{
+    readonly store: FeedStore;
+    readonly wakeUp: WakeUp;
+    readonly mail: StreamMail;
+    readonly subscriptions: SubscriptionStore;
+  }>;
   /** A session of its own: what it does inside a transaction nobody else sees. */
   writer(): Promise<Writer>;
   /** Two-phase: ends a prepared transaction from any session. */

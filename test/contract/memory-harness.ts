@@ -22,7 +22,9 @@ function openWorld(options: WorldOptions): World {
     get store() {
       return store;
     },
-    replica: async () => ({ store, wakeUp: store.wakeUp, mail: store.mail }),
+    replica: async () => {
+      return { store, wakeUp: store.wakeUp, mail: store.mail, subscriptions: store.subscriptions };
+    },
     writer: async () => new MemoryWriter(store, prepared),
     commitPrepared: async (name) => {
       prepared.get(name)?.commit();

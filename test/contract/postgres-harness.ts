@@ -32,7 +32,8 @@ async function openWorld(options: WorldOptions = {}): Promise<World> {
     },
     replica: async () => {
       const replica = await world.open();
-      return { store: replica, wakeUp: replica.wakeUp, mail: replica.mail };
+      const { wakeUp, mail, subscriptions } = replica;
+      return { store: replica, wakeUp, mail, subscriptions };
     },
     writer: async () => new PostgresWriter(await world.connect(), world.name),
     commitPrepared: async (name) => {

@@ -46,7 +46,7 @@ export class Reader implements AsyncDisposable {
   #changed = Promise.withResolvers<void>();
   #gate: PromiseWithResolvers<void> | undefined;
 
-  constructor(feed: Feed, options: Partial<StreamRequest> = {}) {
+  constructor(feed: Pick<Feed, "subscribe">, options: Partial<StreamRequest> = {}) {
     this.#done = this.#run(feed.subscribe(subscription(options), this.#abort.signal));
   }
 
