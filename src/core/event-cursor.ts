@@ -1,11 +1,13 @@
 import type { Cursor } from "./cursor.ts";
-import { rowKey } from "./event.ts";
+import { type Event, rowKey } from "./event.ts";
 import type { EventsFrame } from "./frame.ts";
 import { tickHolding } from "./page.ts";
 import { isPiece, type Thinned } from "./policy/policy.ts";
 
 /** What a frame says of its events' places. */
-export type PlacedEvents = Pick<EventsFrame, "events" | "cursor" | "complete" | "ticks">;
+export interface PlacedEvents extends Pick<EventsFrame, "cursor" | "complete" | "ticks"> {
+  readonly events: readonly Pick<Event, "version" | "operation" | "key" | "origin">[];
+}
 
 /**
  * Resumes exactly after the event with this index, as the frame's own cursor does after the last. For transports that hand

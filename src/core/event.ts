@@ -47,7 +47,7 @@ export interface Event {
 export const HIDDEN_TOPIC = "";
 
 /** The key of the row that an event tells of. */
-export function rowKey({ key, origin }: Event): string | undefined {
+export function rowKey({ key, origin }: Pick<Event, "key" | "origin">): string | undefined {
   return origin === undefined ? key : origin.key;
 }
 

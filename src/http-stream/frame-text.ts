@@ -8,8 +8,16 @@ export type ToldTerms = Pick<StreamTerms, "checkpointIntervalMs" | "maxAgeMs">;
 /** All that is no event. */
 export type OtherFrame = Exclude<Frame, { kind: "events" }>;
 
+/** As whoever got it over another wire may have it: names that a newer server has are told as they are. */
+type Told<F> = F extends OtherFrame
+  ? { readonly [K in keyof F as Exclude<K, "cursor">]: K extends "state" | "reason" ? string : F[K] }
+  : never;
+
+/** Such a frame without its cursor. */
+export type ToldFrame = Told<OtherFrame>;
+
 /** The members of such a frame's JSON object, but for its cursor; those that are `undefined` are left out. */
-export function frameFields(frame: OtherFrame, terms: ToldTerms): Readonly<Record<string, unknown>> {
+export function frameFields(frame: ToldFrame, terms: ToldTerms): Readonly<Record<string, unknown>> {
   switch (frame.kind) {
     case "opened": {
       const { epoch, version, head, oldest, streamId, lease } = frame;

@@ -16,6 +16,7 @@ import { exitCode } from "../exit-code.ts";
 import { failureFrom, usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";
 import { type DeliveryOptions, deliveryFromOptions, parsePolicy, policyNames } from "../tail/delivery-options.ts";
+import { EventCursors } from "../tail/event-cursors.ts";
 import { eventLine, frameLine } from "../tail/event-line.ts";
 import { prettyEvent } from "../tail/event-pretty.ts";
 import { follow } from "../tail/follow.ts";
@@ -64,7 +65,9 @@ export function addTail(program: Command, terminal: Terminal): void {
       "after",
       `
 On Ctrl-C, and after --limit, the last line on stderr says where to go on.
-In NDJSON, the last event of each batch carries the cursor that resumes exactly after it.
+--ndjson and --json print the same, in the form of /v1/events?format=ndjson: each line has the cursor that
+resumes exactly after it (rows of a snapshot, the last of each batch), and "complete" says that everything
+up to there is whole transactions.
 
 Examples:
   $ millrace tail --from oldest
@@ -136,8 +139,8 @@ class Printer {
   readonly #options: TailOptions;
   readonly #terminal: Terminal;
   readonly #pretty: boolean;
+  readonly #cursors = new EventCursors();
   #left: number;
-  #inSnapshot = false;
 
   constructor(options: TailOptions, terminal: Terminal) {
     this.#options = options;
@@ -158,27 +161,26 @@ class Printer {
     if (frame.case === "events") {
       await this.#printBatch(frame.value);
     } else {
-      this.#inSnapshot = frame.case === "snapshotStarted" || (this.#inSnapshot && frame.case !== "snapshotComplete");
       await this.#printOther(response);
       if (frame.value !== undefined && "cursor" in frame.value) this.position = frame.value.cursor;
     }
+    this.#cursors.pass(response);
   }
 
   async #printBatch(batch: EventBatch): Promise<void> {
+    const cursors = this.#cursors.of(batch);
+    const last = batch.events.length - 1;
     const events = batch.events.slice(0, this.#left);
-    const last = events.at(-1);
-    const whole = events.length === batch.events.length;
-    const lines = events.map((event) => this.#line(event, whole && event === last ? batch.cursor : undefined));
+    const lines = events.map((event, at) => this.#line(event, cursors[at], batch.complete && at === last));
     this.#left -= events.length;
     this.done = this.#left === 0;
     await this.#terminal.print(lines.join(""));
-    if (whole) this.position = batch.cursor;
-    // In a snapshot the place before the batch stays: there is no other, and better some rows twice than some never.
-    else if (!this.#inSnapshot && last !== undefined) this.position = `version:${last.version}`;
+    // Where only the batch has a cursor, better some events twice than some never.
+    this.position = cursors[events.length - 1] ?? this.position;
   }
 
-  #line(event: Event, cursor: string | undefined): string {
-    if (!this.#pretty) return eventLine(event, cursor);
+  #line(event: Event, cursor: string | undefined, complete: boolean): string {
+    if (!this.#pretty) return eventLine(event, cursor, complete);
     const { colour, width } = this.#terminal;
     return prettyEvent(event, { colour, width });
   }

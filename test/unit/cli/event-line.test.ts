@@ -70,10 +70,10 @@ describe("a frame as a line", () => {
       { case: "checkpoint" as const, value: { cursor: "d", version: 8n, state: StreamState.LIVE, lagVersions: 0n } },
     ];
     expect(frames.map((frame) => frameLine(create(SubscribeResponseSchema, { frame })))).toEqual([
-      '{"frame":"snapshot_started","version":7,"cursor":"b","restart":false,"resumed":true,"topics":["orders"],"estimatedRows":1000}\n',
-      '{"frame":"snapshot_started","version":9,"cursor":"","restart":true,"resumed":false,"topics":[]}\n',
-      '{"frame":"checkpoint","cursor":"c","version":7,"state":"SNAPSHOT","rows":40,"estimatedRows":1000}\n',
-      '{"frame":"checkpoint","cursor":"d","version":8,"state":"LIVE","lagVersions":0}\n',
+      '{"frame":"snapshot_started","version":7,"restart":false,"resumed":true,"topics":["orders"],"estimatedRows":1000,"cursor":"b"}\n',
+      '{"frame":"snapshot_started","version":9,"restart":true,"resumed":false,"topics":[],"cursor":""}\n',
+      '{"frame":"checkpoint","version":7,"state":"SNAPSHOT","rows":40,"estimatedRows":1000,"cursor":"c"}\n',
+      '{"frame":"checkpoint","version":8,"state":"LIVE","lagVersions":0,"cursor":"d"}\n',
     ]);
   });
 });
