@@ -5,7 +5,7 @@ import type { EpochFeed } from "../core/feed.ts";
 import type { Clock } from "../core/ports.ts";
 import { Watchdog } from "../core/watchdog/watchdog.ts";
 import type { StuckPart } from "../core/watchdog/watched-part.ts";
-import { SessionWatch } from "../postgres/watch/session-watch.ts";
+import { SessionWatch, type SessionWatchOptions } from "../postgres/watch/session-watch.ts";
 
 /** How a feed is watched. */
 export interface FeedWatchOptions {
@@ -14,6 +14,7 @@ export interface FeedWatchOptions {
   readonly stuckAfterMs: number;
   /** Milliseconds for which a waiter, of whatever server, may say nothing. Default 30,000: it is to say something every ten. */
   readonly waiterSilentMs?: number | undefined;
+  readonly allowedMs?: SessionWatchOptions["allowedMs"];
   readonly log: Pick<Logger, "info" | "warn">;
   /** Told of each part that was restarted. */
   readonly onRestart: (part: string) => void;
@@ -54,7 +55,7 @@ class Watch implements FeedWatch {
   #hopeless = false;
 
   constructor(options: FeedWatchOptions) {
-    const { url, stuckAfterMs, log, onRestart } = options;
+    const { url, stuckAfterMs, allowedMs, log, onRestart } = options;
     this.#options = options;
     this.watchdog = new Watchdog({
       clock: systemClock,
@@ -64,7 +65,7 @@ class Watch implements FeedWatch {
         error === undefined ? log.info({}, message) : log.warn({ reason: error.message }, message),
       onRestart,
     });
-    this.sessions = new SessionWatch({ url, watchdog: this.watchdog });
+    this.sessions = new SessionWatch({ url, watchdog: this.watchdog, allowedMs });
     this.sessions.start();
   }
 

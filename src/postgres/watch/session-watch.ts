@@ -57,6 +57,8 @@ export interface SessionWatchOptions {
   readonly url: string;
   /** Default: one of its own, of the machine's time, that tells nobody. */
   readonly watchdog?: Watchdog | undefined;
+  /** Milliseconds for which a part's statements may be silent by right, other than is usual. */
+  readonly allowedMs?: Partial<Readonly<Record<PartName, number>>> | undefined;
 }
 
 /** Watches connections by part. Stop it last: what it watches may be ending. */
@@ -66,7 +68,10 @@ export class SessionWatch {
   /** Tells the sessions of one server from those of another, and of an earlier opening. */
   readonly #id = randomBytes(4).toString("hex");
 
-  constructor({ url, watchdog }: SessionWatchOptions) {
+  readonly #allowedMs: Partial<Readonly<Record<PartName, number>>>;
+
+  constructor({ url, watchdog, allowedMs = {} }: SessionWatchOptions) {
+    this.#allowedMs = allowedMs;
     this.watchdog = watchdog ?? new Watchdog({ clock: systemClock, timers: systemTimers });
     this.#inquiries = new Inquiries(url, `millrace watchdog ${this.#id}`, this.watchdog.patienceMs);
   }
@@ -78,8 +83,9 @@ export class SessionWatch {
 
   /** For the connections of this part: give it to `createPool` or `createClient`. */
   sessions(name: PartName, onHopeless?: (reason: FeedError) => void): WatchedSessions {
-    const { what, allowedMs, ...part } = parts[name];
+    const { what, allowedMs: usualMs, ...part } = parts[name];
     const watched = this.watchdog.part({ name, ...part, onHopeless });
+    const allowedMs = this.#allowedMs[name] ?? usualMs;
     return new WatchedSessions(watched, { what, allowedMs }, `millrace ${name} ${this.#id}`, this.#inquiries);
   }
 

@@ -70,7 +70,8 @@ function pidOf(client: pg.Client): number | undefined {
 /** `undefined` while it is not the server that is waited for: no statement is under way, or this side does not read. */
 function signsOf(client: pg.Client): number | undefined {
   const { stream } = client.connection;
-  const unread = stream.isPaused() || stream.readableLength > 0;
+  // A copy reads a paused socket, whenever it is readable.
+  const unread = stream.readableLength > 0 || (stream.isPaused() && stream.listenerCount("readable") === 0);
   return Reflect.get(client, "readyForQuery") === true || unread ? undefined : Number(Reflect.get(stream, "bytesRead"));
 }
 
