@@ -46,6 +46,11 @@ export const metrics = {
     "s",
     "Age of the oldest version that streams have yet to pass, by quantile over open streams; +Inf when it is not in memory",
   ),
+  "millrace.polls.waiting": gauge(
+    "",
+    "Polls that wait because there is nothing for them yet; each is an open stream too",
+  ),
+  "millrace.polls.answered": counter("", "Polls that were answered, by kind"),
   "millrace.lanes": gauge("", "Different ways of delivery: streams that want the same bytes share one"),
   "millrace.lanes.bytes": gauge(
     "By",

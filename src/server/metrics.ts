@@ -12,6 +12,7 @@ import type { BuilderStats } from "../core/builder/built-store.ts";
 import type { FeedErrorCode } from "../core/errors.ts";
 import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
+import type { Polls } from "../core/poll/polls.ts";
 import type { Clock } from "../core/ports.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
@@ -21,6 +22,7 @@ import type { ServedFeedObserver } from "./postgres-feed.ts";
 /** What is measured. Everything answers from memory. */
 export interface MetricsOptions {
   readonly feed: Pick<Feed, "status" | "stats">;
+  readonly polls: Pick<Polls, "stats">;
   readonly problems: () => readonly Problem[];
   readonly storage: () => StorageReport | undefined;
   /** Default: there are no builders. */
@@ -198,6 +200,8 @@ function observeStreams(meter: Meter, options: MetricsOptions): void {
     const seconds = stats().lagMs.map((ms) => (ms ?? Number.POSITIVE_INFINITY) / 1000);
     tellQuantiles(result, seconds);
   });
+  observe(meter, "millrace.polls.waiting", (result) => tell(result, options.polls.stats().waiting));
+  observe(meter, "millrace.polls.answered", (result) => tellEach(result, options.polls.stats().answered, "kind"));
   observe(meter, "millrace.sent.bytes", (result) => tell(result, options.traffic.bytes));
 }
 

@@ -3,6 +3,7 @@ import type { Logger } from "pino";
 import { systemClock, systemTimers } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
+import { createPolls, type Polls } from "../core/poll/polls.ts";
 import type { Sources } from "../core/source/sources.ts";
 import { createHttpStreams } from "../http-stream/http-streams.ts";
 import { muxedBody } from "../mux/mux.ts";
@@ -66,8 +67,10 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const { configFile } = options;
   const followed = configFile === undefined ? undefined : followConfigFile(configFile, { log });
   const problems = () => [...holder.problems(), ...(followed?.problems() ?? [])];
+  const polls = createPolls({ feed: slot, clock: systemClock, subscriptions: slot.subscriptions });
   const metrics = createMetrics({
     feed: slot,
+    polls,
     problems,
     storage: () => holder.storage(),
     builders: () => holder.builders(),
@@ -79,6 +82,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const holder = new FeedHolder(openFeed, slot, log);
   const handlers = {
     slot,
+    polls,
     log,
     metrics,
     traffic,
@@ -148,6 +152,7 @@ interface Handlers {
   readonly metrics: Metrics;
   readonly traffic: Traffic;
   readonly slot: FeedSlot;
+  readonly polls: Polls;
   readonly log: Logger;
   readonly shutdown: AbortSignal;
   readonly problems: () => readonly Problem[];
@@ -156,7 +161,7 @@ interface Handlers {
 }
 
 async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
-  const { slot, log, shutdown, problems, storage, sources, metrics, traffic } = handlers;
+  const { slot, polls, log, shutdown, problems, storage, sources, metrics, traffic } = handlers;
   let url = "";
   const streams = {
     feed: slot,
@@ -172,6 +177,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
   const rpc = createRpcHandlers({
     ...streams,
     subscriptions: slot.subscriptions,
+    polls,
     problems,
     storage,
     serverVersion,
