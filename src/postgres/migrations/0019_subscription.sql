@@ -236,35 +236,46 @@ end $$;
 comment on function millrace.seek_subscription(uuid, text, uuid, bigint, text) is
   'Moves a subscription, and fences whoever has it. moved, gone, forgotten or unrelated: see millrace.create_subscription.';
 
-create function millrace.claim_subscription(expected_epoch uuid, id text, replica text, url text, lease interval) returns text
+-- Many at once, as after a restart: each commit that notifies waits for the one before.
+create function millrace.claim_subscriptions(expected_epoch uuid, ids text[], replicas text[], urls text[], leases interval[])
+returns table (id text, outcome text)
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
-  s millrace.subscription_record;
+  now_is constant timestamptz := clock_timestamp();
 begin
   perform millrace.assert_epoch(expected_epoch);
-  perform from millrace.subscription k where k.id = claim_subscription.id for no key update;
-  select * into s from millrace.subscription_record r where r.id = claim_subscription.id;
-  if s.id is null then
-    return 'gone';
-  elsif s.state <> 'ACTIVE' then
-    return lower(s.state);
-  elsif s.held_until > clock_timestamp() and s.holder_replica <> claim_subscription.replica
-    -- Two processes cannot be at one address: the one that was there is dead.
-    and (s.holder_url = claim_subscription.url) is not true
-  then
-    return 'held';
-  end if;
-  update millrace.subscription k set generation = nextval('millrace.subscription_generation'),
-    holder_replica = case when k.is_group then claim_subscription.replica end,
-    holder_url = case when k.is_group then claim_subscription.url end,
-    held_until = case when k.is_group then clock_timestamp() + claim_subscription.lease end, last_used_at = clock_timestamp()
-  where k.id = claim_subscription.id;
-  perform millrace.tell_subscription(claim_subscription.id);
-  return 'claimed';
+  perform from millrace.subscription s where s.id = any (ids) order by s.id for no key update;
+  for id, outcome in
+    with asked as (
+      select * from unnest(ids, replicas, urls, leases) as a(i, replica, url, lease)
+    ), judged as materialized (
+      select a.*, case
+          when r.id is null then 'gone'
+          when r.state <> 'ACTIVE' then lower(r.state)
+          when r.held_until > now_is and r.holder_replica <> a.replica
+            -- Two processes cannot be at one address: the one that was there is dead.
+            and (r.holder_url = a.url) is not true then 'held'
+          else 'claimed'
+        end as outcome
+      from asked a left join millrace.subscription_record r on r.id = a.i
+    ), claimed as (
+      update millrace.subscription s set generation = nextval('millrace.subscription_generation'),
+        holder_replica = case when s.is_group then j.replica end, holder_url = case when s.is_group then j.url end,
+        held_until = case when s.is_group then now_is + j.lease end, last_used_at = now_is
+      from judged j where s.id = j.i and j.outcome = 'claimed'
+    )
+    select j.i, j.outcome from judged j
+  loop
+    if outcome = 'claimed' then
+      perform millrace.tell_subscription(id);
+    end if;
+    return next;
+  end loop;
 end $$;
-comment on function millrace.claim_subscription(uuid, text, text, text, interval) is
-  'Takes a subscription up under a new generation: claimed, held (a group, by another replica), paused, lost or gone.';
+comment on function millrace.claim_subscriptions(uuid, text[], text[], text[], interval[]) is
+  'Takes subscriptions up, each under a new generation: claimed, held (a group, by another replica), paused, lost or gone. Each '
+  'id at most once.';
 
 -- What any number of subscriptions have come to, in as many statements as for one.
 --
@@ -449,14 +460,14 @@ comment on function millrace.keep_subscriptions(int) is
   'none. Part of the server''s upkeep.';
 
 insert into millrace.permission (capability, function)
-select 'server', unnest('{lineage,create_subscription,delete_subscription,pause_subscription,seek_subscription,claim_subscription,'
+select 'server', unnest('{lineage,create_subscription,delete_subscription,pause_subscription,seek_subscription,claim_subscriptions,'
   'advance_subscriptions,renew_subscriptions,release_subscriptions,discard_dead_letters,keep_subscriptions}'::name[]);
 
 revoke all on function millrace.lineage(), millrace.tell_subscription(text), millrace.is_kept(uuid, bigint),
   millrace.create_subscription(uuid, text, text, boolean, text[], text, jsonb, interval, uuid, bigint, text),
   millrace.delete_subscription(uuid, text), millrace.pause_subscription(uuid, text, boolean),
   millrace.seek_subscription(uuid, text, uuid, bigint, text),
-  millrace.claim_subscription(uuid, text, text, text, interval),
+  millrace.claim_subscriptions(uuid, text[], text[], text[], interval[]),
   millrace.advance_subscriptions(uuid, json, json, json),
   millrace.renew_subscriptions(uuid, text[], bigint[], interval),
   millrace.release_subscriptions(uuid, text[], bigint[]),

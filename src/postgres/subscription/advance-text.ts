@@ -15,11 +15,11 @@ export function storable(text: string): string {
   return text.replaceAll("\0", "\uFFFD").toWellFormed();
 }
 
-/** As few rounds as let each id come at most once in a round; in each, advances by their place in the list. */
-export function inRounds(advances: readonly Advance[]): readonly (readonly number[])[] {
+/** As few rounds as let each id come at most once in a round; in each, what is asked by its place in the list. */
+export function inRounds(asked: readonly { readonly id: string }[]): readonly (readonly number[])[] {
   const rounds: number[][] = [];
   const seen = new Map<string, number>();
-  for (const [index, { id }] of advances.entries()) {
+  for (const [index, { id }] of asked.entries()) {
     const round = seen.get(id) ?? 0;
     seen.set(id, round + 1);
     const indexes = rounds[round] ?? [];

@@ -36,15 +36,16 @@ const recordColumns = `
 /** $1 the id. */
 export const recordOf = `select ${recordColumns} from millrace.subscription_record r where r.id = $1`;
 
-/** $1 the epoch, $2 the id. */
-export const readRecord = `
-  select ${recordColumns} from millrace.assert_epoch($1::uuid), millrace.subscription_record r where r.id = $2`;
+/** $1 the epoch, $2 ids. */
+export const readRecords = `
+  select ${recordColumns}
+  from millrace.assert_epoch($1::uuid), millrace.subscription_record r where r.id = any ($2::text[])`;
 
-/** $1 the id. What a claimant goes on with, or who holds it. */
-export const claimedRecord = `
+/** $1 ids. What claimants go on with, or who holds them. */
+export const claimedRecords = `
   select ${recordColumns}, r.delivered, r.progress, r.holder_replica as "holderReplica", r.holder_url as "holderUrl",
     (extract(epoch from r.held_until) * 1000)::float8 as "heldUntilMs"
-  from millrace.subscription_record r where r.id = $1`;
+  from millrace.subscription_record r where r.id = any ($1)`;
 
 /**
  * A page, with how many there are in all in each row; one row without an id for an empty page. $1 the epoch, $2 a regular
@@ -79,9 +80,11 @@ export const pauseSubscription = "select millrace.pause_subscription($1::uuid, $
 /** $1 the epoch, $2 the id, $3 to $5 the position. */
 export const seekSubscription = "select millrace.seek_subscription($1::uuid, $2, $3::uuid, $4::bigint, $5) as outcome";
 
-/** $1 the epoch, $2 the id, $3 the replica, $4 its URL, $5 milliseconds. */
-export const claimSubscription =
-  "select millrace.claim_subscription($1::uuid, $2, $3, $4, $5::float8 * interval '1 millisecond') as outcome";
+/** $1 the epoch, $2 ids, $3 replicas, $4 their URLs, empty for none, $5 milliseconds. */
+export const claimSubscriptions = `
+  select c.id, c.outcome from millrace.claim_subscriptions($1::uuid, $2, $3,
+    array(select nullif(u.url, '') from pg_catalog.unnest($4) with ordinality u(url, at) order by u.at),
+    array(select l.ms::float8 * interval '1 millisecond' from pg_catalog.unnest($5) with ordinality l(ms, at) order by l.at)) c`;
 
 /** $1 the epoch, $2 advances, $3 settled dead letters, $4 new ones, as `millrace.advance_subscriptions` takes them. */
 export const advanceSubscriptions = `

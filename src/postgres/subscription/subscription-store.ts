@@ -27,13 +27,14 @@ import type {
   SubscriptionStore,
   SubscriptionSummary,
 } from "../../core/subscription/subscription-store.ts";
+import { GatheredQuestions } from "../gathered-questions.ts";
 import { withLease } from "../lease.ts";
 import type { Literal } from "../literal.ts";
 import { queryError } from "../query-error.ts";
 import { readBounds } from "../statements/find-ticks.ts";
 import { advanceText, inRounds, storable } from "./advance-text.ts";
+import { GatheredClaims } from "./gathered-claims.ts";
 import {
-  type ClaimedRow,
   type DeadLetterRow,
   deadLetterFromRow,
   deliveredFromRow,
@@ -63,6 +64,14 @@ const lostNamed = 100;
 export class PostgresSubscriptions implements SubscriptionStore {
   readonly #options: PostgresSubscriptionsOptions;
   readonly #listeners = new Set<(id: string | undefined) => void>();
+  readonly #claims = new GatheredClaims(
+    () => this.#epoch,
+    (statements, signal) => this.#write("take subscriptions up", statements, signal),
+  );
+  readonly #records = new GatheredQuestions<string, RecordRow>(async (ids, signal) => {
+    const rows = await this.#read("read subscriptions", sql.readRecords, [this.#epoch, ids], signal);
+    return new Map(rows.map((row) => [row.id, row]));
+  });
 
   constructor(options: PostgresSubscriptionsOptions) {
     this.#options = options;
@@ -92,8 +101,8 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async get(id: string, signal: AbortSignal): Promise<SubscriptionRecord> {
-    const values = [this.#epoch, storable(id)];
-    return recordIn(await this.#read("read the subscription", sql.readRecord, values, signal), id);
+    const row = await this.#records.about(storable(id), signal);
+    return recordIn(row === undefined ? [] : [row], id);
   }
 
   async list(filter: SubscriptionFilter, page: PageOf, signal: AbortSignal): Promise<Listed<SubscriptionRecord>> {
@@ -155,23 +164,14 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async claim(id: string, claimant: Claimant, signal: AbortSignal): Promise<Claim> {
-    const { replica, url = null, leaseMs } = claimant;
-    const [outcomes = [], rows = []] = await this.#write<ClaimedRow>(
-      "take the subscription up",
-      [
-        [sql.claimSubscription, [this.#epoch, storable(id), replica, url, leaseMs]],
-        [sql.claimedRecord, [storable(id)]],
-      ],
-      signal,
-    );
-    const [row] = rows;
-    const record = recordIn(rows, id);
-    const outcome = outcomeOf(outcomes);
-    if (outcome === "paused") throw subscriptionPaused(id);
-    if (outcome === "lost") throw subscriptionLost(id, record.position.version, await this.#kept(signal));
+    const { outcome, row } = await this.#claims.claim(id, claimant, signal);
     if (row === undefined || outcome === "gone") throw subscriptionNotFound(id);
+    if (outcome === "paused") throw subscriptionPaused(id);
+    if (outcome === "lost") throw subscriptionLost(id, row.version, await this.#kept(signal));
+    const record = recordFromRow(row);
     if (outcome === "held") {
       const { holderReplica, holderUrl, heldUntilMs } = row;
+      const { leaseMs } = claimant;
       const holder = { replica: holderReplica ?? "", url: holderUrl ?? undefined, leaseMs, untilMs: heldUntilMs ?? 0 };
       return { kind: "held", record, holder };
     }

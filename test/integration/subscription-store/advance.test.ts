@@ -1,4 +1,6 @@
 import { expect, test } from "vitest";
+import { FeedError } from "../../../src/core/errors.ts";
+import type { Claim } from "../../../src/core/subscription/subscription-store.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { at, claimant, subscription } from "../../contract/subscriptions/world.ts";
 import { freshDatabase } from "../../support/cluster.ts";
@@ -46,6 +48,35 @@ test("a thousand acknowledgements are one call of one function, and touch no ind
   expect(updated).toBe(rounds * 1_000);
   expect(Number(hot) / Number(updated)).toBeGreaterThan(0.9);
 });
+
+test("thousands who take their subscriptions up together share a few transactions, and each has a generation of its own", async () => {
+  const url = await freshDatabase({ migrated: true });
+  await query(url, `alter database ${new URL(url).pathname.slice(1)} set track_functions = 'pl'`);
+  const ids = await insert(url, 2_500);
+  const store = createPostgresStore({ url, directUrl: false });
+  await store.start(never);
+  const { subscriptions } = store;
+  const claims = await Promise.all(
+    [...ids, "s1", "ghost"].map((id) => outcome(subscriptions.claim(id, claimant("r"), never))),
+  );
+  expect(new Set(claims).size).toBe(ids.length + 2);
+  expect(claims.at(-1)).toBe("SUBSCRIPTION_NOT_FOUND");
+  // One after the other: the later one has it.
+  expect((await subscriptions.get("s1", never)).generation).toBe(claims.at(-2));
+  expect((await subscriptions.get("s2", never)).generation).toBe(claims[1]);
+  await store.stop();
+  const calls = "select calls::int from pg_stat_user_functions where funcname = 'claim_subscriptions'";
+  await eventually(async () => (await query(url, calls)).length > 0);
+  expect(Number((await query(url, calls))[0]?.[0])).toBeLessThan(10);
+});
+
+/** The generation that a claim got, or the code of its failure. */
+async function outcome(claim: Promise<Claim>): Promise<unknown> {
+  return await claim.then(
+    ({ record }) => record.generation,
+    (error: unknown) => (error instanceof FeedError ? error.code : error),
+  );
+}
 
 test("replicas whose role defaults to SERIALIZABLE race for the same subscriptions without an error", async () => {
   const admin = await freshDatabase({ migrated: true });
