@@ -7,6 +7,7 @@ import { addMigrate } from "./commands/migrate.ts";
 import { addHold, addPrune, addRetain } from "./commands/retention.ts";
 import { addStart } from "./commands/start.ts";
 import { addStatus } from "./commands/status.ts";
+import { addSubscription } from "./commands/subscription.ts";
 import { addTail } from "./commands/tail.ts";
 import { addSources, addUnwatch, addWatch } from "./commands/watch.ts";
 import { exitCodeHelp } from "./exit-code.ts";
@@ -28,6 +29,7 @@ export function createProgram(terminal: Terminal): Command {
   addSources(program, terminal);
   addEmit(program, terminal);
   addTail(program, terminal);
+  addSubscription(program, terminal);
   addStatus(program, terminal);
   addWhy(program, terminal);
   addDoctor(program, terminal);
