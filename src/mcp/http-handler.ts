@@ -6,7 +6,8 @@ import type { NodeRequest, NodeResponse, RpcHandler } from "../rpc/node-call.ts"
 import { createMcpClients } from "./clients.ts";
 import { ConsumerMemory } from "./consumer-memory.ts";
 import { createMcpServer } from "./mcp-server.ts";
-import { sendWebResponse, webRequestFrom } from "./web-exchange.ts";
+import { beginsSession, WaitingCalls } from "./waiting-calls.ts";
+import { readBody, sendWebResponse, webRequestFrom } from "./web-exchange.ts";
 
 /** What `/mcp` needs. */
 export interface McpHttpOptions {
@@ -26,8 +27,10 @@ export interface McpHttpOptions {
 /** Far more than any call of a tool is, and little enough to be read before anything is known of it. */
 const REQUEST_MAX_BYTES = 1_048_576;
 
+const SESSION_HEADER = "mcp-session-id";
+
 /**
- * The protocol over Streamable HTTP, without sessions: each request is answered by itself, whichever replica gets it. Whoever calls
+ * The protocol over Streamable HTTP, without state: each request is answered by itself, whichever replica gets it. Whoever calls
  * has passed the rules about origins.
  */
 export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
@@ -41,6 +44,7 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
   const handler = createMcpHandler(() => createMcpServer({ ...surroundings, version }), {
     maxRequestBodySize: REQUEST_MAX_BYTES,
   });
+  const waiting = new WaitingCalls();
   options.shutdownSignal.addEventListener("abort", () => void handler.close(), { once: true });
   const serve = async (request: NodeRequest, response: NodeResponse): Promise<void> => {
     const gone = new AbortController();
@@ -50,12 +54,16 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
       refuse(response, 403, `Requests for ${host ?? "no host"} are not served here: see docs/transports.md#mcp.`);
       return;
     }
-    const asked = await webRequestFrom(request, REQUEST_MAX_BYTES, gone.signal);
-    if (asked === undefined) {
+    const body = await readBody(request, REQUEST_MAX_BYTES);
+    if (body === undefined) {
       refuse(response, 413, `The request is larger than ${REQUEST_MAX_BYTES} bytes.`);
       return;
     }
-    await sendWebResponse(await handler.fetch(asked), response);
+    const message = messageFrom(body);
+    const forget = waiting.note(sessionOf(request), message, gone);
+    response.once("close", forget);
+    if (beginsSession(message)) response.setHeader(SESSION_HEADER, crypto.randomUUID());
+    await sendWebResponse(await handler.fetch(webRequestFrom(request, body, gone.signal)), response);
   };
   return (request, response) => {
     serve(request, response).catch((error: unknown) => {
@@ -69,6 +77,20 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
 function hostnameOf(request: NodeRequest): string | undefined {
   const authority = request.headers[":authority"] ?? request.headers.host;
   return typeof authority === "string" ? URL.parse(`http://${authority}`)?.hostname : undefined;
+}
+
+function sessionOf(request: NodeRequest): string | undefined {
+  const session = request.headers[SESSION_HEADER];
+  return typeof session === "string" ? session : undefined;
+}
+
+/** The message of a body; `undefined` when it is none, which the SDK says in the protocol's words. */
+function messageFrom(body: Uint8Array): unknown {
+  try {
+    return body.byteLength === 0 ? undefined : JSON.parse(new TextDecoder().decode(body));
+  } catch {
+    return undefined;
+  }
 }
 
 /** As the protocol has errors that belong to no call. */

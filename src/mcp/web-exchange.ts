@@ -5,24 +5,18 @@ import type { NodeRequest, NodeResponse } from "../rpc/node-call.ts";
 const ofConnections = new Set(["connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade"]);
 
 /**
- * A request of either of Node's servers as the web has them, once its body is there.
+ * A request of either of Node's servers as the web has them.
  *
+ * @param body - of the request; empty for none
  * @param signal - aborted when the client has gone
- * @returns `undefined` when the body is larger than `maxBytes`
  */
-export async function webRequestFrom(
-  request: NodeRequest,
-  maxBytes: number,
-  signal: AbortSignal,
-): Promise<Request | undefined> {
+export function webRequestFrom(request: NodeRequest, body: Uint8Array<ArrayBuffer>, signal: AbortSignal): Request {
   const method = request.method ?? "GET";
   const headers = new Headers();
   for (const [name, value] of Object.entries(request.headers)) {
     if (name.startsWith(":") || value === undefined || ofConnections.has(name)) continue;
     headers.set(name, Array.isArray(value) ? value.join(", ") : value);
   }
-  const body = await readBody(request, maxBytes);
-  if (body === undefined) return undefined;
   const withBody = method !== "GET" && method !== "HEAD" && body.byteLength > 0;
   // Nobody looks at the authority: the path is all that a request line must have.
   const url = URL.parse(request.url ?? "/", "http://localhost") ?? new URL("http://localhost/");
@@ -60,7 +54,8 @@ function write(response: NodeResponse, chunk: Uint8Array): boolean {
   return "stream" in response ? response.write(chunk) : response.write(chunk);
 }
 
-async function readBody(request: NodeRequest, maxBytes: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
+/** @returns `undefined` when it is larger than `maxBytes` */
+export async function readBody(request: NodeRequest, maxBytes: number): Promise<Uint8Array<ArrayBuffer> | undefined> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
   for await (const chunk of request) {

@@ -81,8 +81,10 @@ describe.each(ways)("an agent over %s (%s)", (way, era) => {
     expect(totals(await waiting)).toEqual(["4.40"]);
     const call = new AbortController();
     const cancelled = one.call("poll_changes", { topics: ["nothing"], timeout_seconds: 60 }, { signal: call.signal });
+    await eventually(async () => shop.server.feed.status().streams > 0);
     call.abort(new Error("enough"));
     await expect(cancelled).rejects.toThrow("enough");
+    await eventually(async () => shop.server.feed.status().streams === 0);
     expect((await one.call("poll_changes", { from: "oldest", batch_size: 1 })).events).toHaveLength(1);
   });
 });
