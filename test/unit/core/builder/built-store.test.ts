@@ -60,6 +60,8 @@ async function put(memory: MemoryStore, topic: string, ids: readonly number[], n
   transaction.commit();
 }
 
+const decoder = new TextDecoder();
+const textOf = (image: Uint8Array | undefined): string => (image === undefined ? "" : decoder.decode(image));
 const upTo = (count: number) => Array.from({ length: count }, (_, at) => at + 1);
 /** Hides every third row, whatever it holds. */
 const twoOfThree: Builder = ({ key, after, before }) =>
@@ -72,11 +74,11 @@ describe("a feed with a builder", () => {
     await live.opened();
     for (const round of upTo(6)) await put(on.memory, "orders", upTo(9), round);
     await live.passes(54);
-    const expected = live.events.map(({ version, key, after }) => [version, key, String(after)]);
+    const expected = live.events.map(({ version, key, after }) => [version, key, textOf(after)]);
     expect(live.versions).toEqual(upTo(54).filter((version) => ((version - 1) % 9) % 3 !== 2));
     await using history = new Reader(on.feed);
     await history.passes(54);
-    expect(history.events.map(({ version, key, after }) => [version, key, String(after)])).toEqual(expected);
+    expect(history.events.map(({ version, key, after }) => [version, key, textOf(after)])).toEqual(expected);
     for (const frame of live.frames.filter(({ kind }) => kind === "events")) {
       await using resumed = new Reader(on.feed, { start: resumeAfter(frame.cursor) });
       await resumed.passes(54);
@@ -134,14 +136,12 @@ describe("a feed with a builder", () => {
       for (const one of [...whole.frames.slice(0, at + 1), ...resumed.frames]) {
         restarted ||= one.kind === "snapshot_started" && one.restart;
         for (const event of one.kind === "events" ? one.events : [])
-          rows.set(`${event.topic}/${event.key}`, String(event.after));
+          rows.set(`${event.topic}/${event.key}`, textOf(event.after));
       }
       expect(restarted).toBe(false);
       const expected = upTo(30).filter((id) => id % 4 !== 0);
       expect([...rows.keys()].sort()).toEqual(expected.map((id) => `moved.${id % 2}/x${99 - id}`).sort());
-      expect(
-        new Set([...rows.values()].map((text) => JSON.parse(Buffer.from(text.split(",").map(Number)).toString()).n)),
-      ).toEqual(new Set([1]));
+      expect(new Set([...rows.values()].map((text) => JSON.parse(text).n))).toEqual(new Set([1]));
     }
   });
 
