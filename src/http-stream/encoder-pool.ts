@@ -1,9 +1,9 @@
 import { PayloadForm } from "../../gen/millrace/v1/event_pb.js";
-import type { EventsQuery } from "./query.ts";
+import type { SubscribeRequest } from "../../gen/millrace/v1/feed_service_pb.js";
+import { DEFAULT_MAX_MESSAGE_BYTES } from "../rpc/stream-request.ts";
 import { createFrameTextEncoder, type FrameTextEncoder } from "./text-encoder.ts";
+import type { TextForm } from "./text-form.ts";
 
-/** The same as for calls of gRPC that do not say: whoever changes the transport shall get the same events. */
-const DEFAULT_MAX_MESSAGE_BYTES = 4_128_768;
 /** Clients choose `max_message_bytes` freely; an encoder that is forgotten here goes on where it is in use. */
 const MAX_ENCODERS = 256;
 
@@ -11,9 +11,9 @@ const MAX_ENCODERS = 256;
 export class EncoderPool {
   readonly #encoders = new Map<string, FrameTextEncoder>();
 
-  /** The encoder of what a query asks for. */
-  of({ form, request }: EventsQuery): FrameTextEncoder {
-    const maxMessageBytes = request.maxMessageBytes === 0 ? DEFAULT_MAX_MESSAGE_BYTES : request.maxMessageBytes;
+  /** The encoder of what is asked for, with the limits of calls by gRPC: whoever changes the transport gets the same. */
+  of(form: TextForm, request: SubscribeRequest): FrameTextEncoder {
+    const maxMessageBytes = request.maxMessageBytes || DEFAULT_MAX_MESSAGE_BYTES;
     const payloads = request.payloadForm !== PayloadForm.NONE;
     const key = `${form.name} ${payloads} ${maxMessageBytes}`;
     const known = this.#encoders.get(key);

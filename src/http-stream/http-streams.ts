@@ -1,7 +1,6 @@
 import { SubscribeRequestSchema } from "../../gen/millrace/v1/feed_service_pb.js";
-import type { Feed, OpenStream } from "../core/feed.ts";
 import type { Clock, Timers } from "../core/ports.ts";
-import { requestExchange } from "../rpc/hand-off/exchange.ts";
+import { type Exchange, requestExchange } from "../rpc/hand-off/exchange.ts";
 import type { BodyOf } from "../rpc/hand-off/hand-off.ts";
 import { defaultInFlightLimits, type InFlightLimits } from "../rpc/hand-off/in-flight.ts";
 import { NodeBodies } from "../rpc/hand-off/node-body.ts";
@@ -9,24 +8,20 @@ import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import type { RpcLog } from "../rpc/log.ts";
 import type { NodeRequest, NodeResponse, RpcHandler } from "../rpc/node-call.ts";
 import { peerOf } from "../rpc/peer.ts";
-import { type StreamDefaults, streamRequestFromWire, streamTerms } from "../rpc/stream-request.ts";
 import { createRequestCheck, type RequestCheck } from "../rpc/validation.ts";
 import { EncoderPool } from "./encoder-pool.ts";
 import { type HttpFailure, httpFailureFrom } from "./failure.ts";
 import { HttpOutlet, type HttpOutletContext } from "./http-outlet.ts";
+import { type OpenedStream, openStream, type StreamSources } from "./open-stream.ts";
 import { type EventsQuery, readQuery } from "./query.ts";
 import { retryAfterCut } from "./reconnection.ts";
 import { allowedMethods, refuse, refuseMethod } from "./refusal.ts";
-import type { FrameTextEncoder } from "./text-encoder.ts";
 
 /** What streams over plain HTTP stand on. */
-export interface HttpStreamsOptions extends StreamDefaults {
-  readonly feed: Feed;
+export interface HttpStreamsOptions extends StreamSources {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly log: RpcLog;
-  /** Ends the streams with its reason. */
-  readonly shutdownSignal: AbortSignal;
   /** As `RpcHandlerOptions.bodyOf`. */
   readonly bodyOf?: BodyOf | undefined;
   /** As `RpcHandlerOptions.inFlight`. */
@@ -101,19 +96,19 @@ class HttpStreamService {
     response.once("close", onClose);
     try {
       const query = this.#read(request);
-      const encoder = this.#encoders.of(query);
       if (request.method === "HEAD") {
         response.writeHead(200, headersOf(query));
         response.end();
         return;
       }
-      const stream = await this.#open(query, encoder, request, gone.signal);
+      const peer = peerOf(request);
+      const opened = await openStream(query, { ...this.#options, encoders: this.#encoders, peer }, gone.signal);
       if (gone.signal.aborted) {
-        stream.close();
+        opened.stream.close();
         return;
       }
       response.off("close", onClose);
-      this.#take(stream, query, encoder, request, response);
+      this.#take(opened, query, requestExchange(request, response));
     } catch (thrown) {
       if (!gone.signal.aborted) {
         const eventSource = /\btext\/event-stream\b/i.test(request.headers.accept ?? "");
@@ -134,26 +129,10 @@ class HttpStreamService {
     return query;
   }
 
-  #open(query: EventsQuery, encoder: FrameTextEncoder, request: NodeRequest, gone: AbortSignal): Promise<OpenStream> {
-    const { feed, shutdownSignal } = this.#options;
-    const terms = streamTerms(query.request, this.#options);
-    const asked = streamRequestFromWire(query.request, terms, encoder.codec, undefined);
-    const signal = AbortSignal.any([gone, shutdownSignal]);
-    return feed.open({ ...asked, peer: peerOf(request) }, signal);
-  }
-
-  #take(
-    stream: OpenStream,
-    query: EventsQuery,
-    encoder: FrameTextEncoder,
-    request: NodeRequest,
-    response: NodeResponse,
-  ): void {
+  #take({ stream, encoder, told }: OpenedStream, query: EventsQuery, exchange: Exchange): void {
     const { bodyOf, shutdownSignal, clock } = this.#options;
     const { maxEvents, checkpoints, form, retryMs, paddingBytes } = query;
-    const told = streamTerms(query.request, this.#options);
     const outlet = new HttpOutlet({ encoder, told, maxEvents, checkpoints }, this.#context);
-    const exchange = requestExchange(request, response);
     exchange.writeHead(200, headersOf(query), false);
     const muxed = exchange.stream && bodyOf?.(exchange.stream, outlet, stream.maxBytes);
     const sink = muxed ?? this.#bodies.of(exchange, outlet, stream.maxBytes);
