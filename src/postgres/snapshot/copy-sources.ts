@@ -7,7 +7,7 @@ import { queryError } from "../query-error.ts";
 import type { Established } from "./establish.ts";
 import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
 import { imageExpression } from "./snapshot-sources.ts";
-import { nameOf, type SnapshotSource, shownColumns } from "./sources.ts";
+import { type SnapshotSource, type StatedSource, shownColumns } from "./sources.ts";
 import type { Spool } from "./spool.ts";
 import { beforeCopy, copyRows } from "./statements.ts";
 import { watchWaiters } from "./waiters.ts";
@@ -69,7 +69,7 @@ class Copy implements RunningCopy {
   /** Amid a source without an order. */
   #whole = false;
   /** Amid rows that a query stands for. */
-  #stated: SnapshotSource | undefined;
+  #stated: StatedSource | undefined;
   /** Past a bound, amid such a source. */
   #due: FeedError | undefined;
   #over = false;
@@ -148,7 +148,7 @@ class Copy implements RunningCopy {
       after: afterKey === undefined ? undefined : orderTexts(source, afterKey),
       keys: this.#task.request.wantedKeys?.(source.topic),
     };
-    this.#stated = source.initialState === undefined ? undefined : source;
+    this.#stated = source.initialState;
     await reader.run(beforeCopy(this.#remaining(lasts), walksIndex(source, range)));
     this.#whole = !ordered;
     const stream = reader.client.query(
@@ -200,11 +200,11 @@ const endedByServer: ReadonlySet<string> = new Set(["57014", "25P03", "25P04"]);
 /** Data, syntax and access rule, transaction that only reads, routine: what no second try mends. */
 const queryIsWrong = /^(?:0A|21|22|25006|2F|38|39|3F|42|P0)/;
 
-function wrongState(source: SnapshotSource, cause: unknown): FeedError {
+function wrongState({ table }: StatedSource, cause: unknown): FeedError {
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new FeedError(
     "INVALID_REQUEST",
-    `The initial state of ${nameOf(source)} cannot be read: ${reason}.`,
+    `The initial state of ${table} cannot be read: ${reason}.`,
     "Correct `initialState` in the server's configuration, and name tables with their schemas; or leave the topic out of the snapshot.",
     { cause },
   );

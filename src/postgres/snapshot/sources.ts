@@ -41,7 +41,7 @@ export interface SnapshotSource {
   /** Of a polled source: true, or not null, in rows that are deleted. */
   readonly deletedColumn: string | null;
   /** A SELECT whose rows are copied instead of the table's. */
-  readonly initialState?: string;
+  readonly initialState?: StatedSource;
 }
 
 /** A SELECT that stands for the rows of a table in snapshots. */
@@ -82,11 +82,11 @@ export async function wantedSources(
 /** What a query yields has no order that anything is known of. */
 function withState(source: SnapshotSource, states: readonly StatedSource[]): SnapshotSource {
   const state = states.length === 0 ? undefined : states.find(({ table }) => isSameTable(table, nameOf(source)));
-  return state === undefined ? source : { ...source, uniqueColumns: null, initialState: state.sql };
+  return state === undefined ? source : { ...source, uniqueColumns: null, initialState: state };
 }
 
 /** As SQL names it, with its schema. */
-export function nameOf({ schema, table }: SnapshotSource): string {
+function nameOf({ schema, table }: SnapshotSource): string {
   return `${pg.escapeIdentifier(schema)}.${pg.escapeIdentifier(table)}`;
 }
 

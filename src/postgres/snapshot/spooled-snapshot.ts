@@ -8,7 +8,7 @@ import { type CopyBounds, copySources, type RunningCopy } from "./copy-sources.t
 import { createCopyTuples } from "./copy-tuples.ts";
 import type { Established } from "./establish.ts";
 import { orderOf } from "./key-range.ts";
-import { nameOf, type SnapshotSource } from "./sources.ts";
+import type { SnapshotSource } from "./sources.ts";
 import { createSpool, type Spool, type SpoolLimits } from "./spool.ts";
 
 const batchRows = 1000;
@@ -140,7 +140,7 @@ export class SpooledSnapshot implements SnapshotReader {
     if (key !== undefined || source?.initialState === undefined) return;
     throw new FeedError(
       "INVALID_REQUEST",
-      `The initial state of ${nameOf(source)} has a row without its key, ${source.keyColumns.join(", ")}.`,
+      `The initial state of ${source.initialState.table} has a row without its key, ${source.keyColumns.join(", ")}.`,
       "Select the key's columns in `initialState`, none of them null.",
     );
   }

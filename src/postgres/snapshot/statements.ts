@@ -144,7 +144,7 @@ export function copyRows(source: SnapshotSource, range: KeyRange, image = imageO
   const rows =
     initialState === undefined
       ? `select s.t, ${image} as image from (select t ${rowsIn(source, range)} offset 0) s offset 0`
-      : `select t, pg_catalog.row_to_json(t) as image from (${initialState}\n) t offset 0`;
+      : `select t, pg_catalog.row_to_json(t) as image from (${initialState.sql}\n) t offset 0`;
   return `
     copy (
       select ${keyOf(source)}, i.image, ${topicOf(source)}
