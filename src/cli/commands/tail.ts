@@ -1,8 +1,7 @@
-import { create } from "@bufbuild/protobuf";
 import { ConnectError } from "@connectrpc/connect";
 import { type Command, Option } from "commander";
 import { ErrorDetailSchema } from "../../../gen/millrace/v1/error_pb.js";
-import { type Event, Operation, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
+import { type Event, PayloadForm } from "../../../gen/millrace/v1/event_pb.js";
 import {
   type EventBatch,
   type Gap,
@@ -10,27 +9,26 @@ import {
   type SnapshotStarted,
   type SubscribeResponse,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
-import { SelectorSchema } from "../../../gen/millrace/v1/selector_pb.js";
-import { parseTopicPattern } from "../../core/selector/topic.ts";
 import { exitCode } from "../exit-code.ts";
 import { failureFrom, usageFailure } from "../failure.ts";
 import { serverUrl } from "../feed-client.ts";
+import { Acknowledger } from "../tail/acknowledger.ts";
 import { type DeliveryOptions, deliveryFromOptions, parsePolicy, policyNames } from "../tail/delivery-options.ts";
 import { EventCursors } from "../tail/event-cursors.ts";
 import { eventLine, frameLine } from "../tail/event-line.ts";
 import { prettyEvent } from "../tail/event-pretty.ts";
 import { follow } from "../tail/follow.ts";
+import { type SelectionOptions, selectorFromOptions, withSelectionOptions } from "../tail/selection-options.ts";
 import { parseStartPosition } from "../tail/start-position.ts";
 import { interruptedCode, OutputClosed, type Terminal } from "../terminal.ts";
-import { collect, commaList, wholeNumber } from "./option-values.ts";
+import { wholeNumber } from "./option-values.ts";
 
-interface TailOptions extends DeliveryOptions {
+interface TailOptions extends DeliveryOptions, SelectionOptions {
   readonly url?: string;
   readonly from: string;
-  readonly key?: readonly string[];
-  readonly operation?: readonly string[];
-  readonly filter?: string;
-  readonly fields?: readonly string[];
+  readonly subscription?: string;
+  readonly member?: string;
+  readonly ack?: boolean;
   readonly ndjson?: boolean;
   readonly pretty?: boolean;
   readonly limit?: number;
@@ -38,19 +36,17 @@ interface TailOptions extends DeliveryOptions {
   readonly checkpoints?: boolean;
 }
 
-const operations = ["INSERT", "UPDATE", "DELETE", "TRUNCATE", "MESSAGE"] as const;
-
 /** Adds `millrace tail`. */
 export function addTail(program: Command, terminal: Terminal): void {
-  program
+  const command = program
     .command("tail")
     .description("print events as they are committed, and go on through restarts and network failures")
     .argument("[patterns...]", "topics: orders, orders.*, orders.> (default: all)")
-    .option("--from <position>", "oldest, now, snapshot, a cursor, version:N (after it), or time:ISO-8601", "now")
-    .option("--key <key>", "only this key; may be repeated", collect)
-    .option("--operation <name>", `only these: ${operations.join(", ")}; may be repeated`, collect)
-    .option("--filter <cel>", "only what this CEL predicate is true of (docs/filters.md)")
-    .option("--fields <columns>", "only these columns, separated by commas", commaList)
+    .option("--from <position>", "oldest, now, snapshot, a cursor, version:N (after it), or time:ISO-8601", "now");
+  withSelectionOptions(command)
+    .option("--subscription <name>", "what this subscription has not acknowledged, and what follows")
+    .option("--member <name>", "with --subscription of a group: whose stream this is")
+    .option("--ack", "with --subscription: acknowledge what was printed")
     .addOption(new Option("--ndjson", "one JSON object a line (default for pipes)").conflicts("pretty"))
     .addOption(new Option("--json", "the same as --ndjson").implies({ ndjson: true }).conflicts("pretty"))
     .option("--pretty", "for people (default for terminals)")
@@ -74,37 +70,30 @@ Examples:
   $ millrace tail 'orders.*' --operation DELETE --pretty
   $ millrace tail orders.eu --from snapshot --ndjson | jq .after
   $ millrace tail 'orders.*' --filter 'row.total > 100' --fields id,status,total
-  $ millrace tail --from version:41 --limit 10`,
+  $ millrace tail --from version:41 --limit 10
+  $ millrace tail --subscription billing --ack --ndjson >> billing.ndjson`,
     )
     .action((patterns: readonly string[], options: TailOptions) => tail(patterns, options, terminal));
 }
 
 async function tail(patterns: readonly string[], options: TailOptions, terminal: Terminal): Promise<void> {
-  const delivery = deliveryFromOptions(options);
   const printer = new Printer(options, terminal);
+  const url = serverUrl(options.url, terminal);
+  const asked = options.subscription === undefined ? byPosition(patterns, options) : bySubscription(patterns, options);
+  const acknowledger = options.ack === true ? new Acknowledger(url) : undefined;
   const frames = follow({
-    url: serverUrl(options.url, terminal),
-    start: parseStartPosition(options.from),
-    request: {
-      selectors: [
-        create(SelectorSchema, {
-          topics: patterns.map(checkedPattern),
-          keys: [...(options.key ?? [])],
-          operations: (options.operation ?? []).map(operation),
-          filter: options.filter ?? "",
-          fields: [...(options.fields ?? [])],
-        }),
-      ],
-      payloadForm: options.payload ? PayloadForm.JSON : PayloadForm.NONE,
-      ...(delivery === undefined ? {} : { delivery }),
-    },
+    url,
+    ...asked,
     signal: terminal.interrupted,
     note: (sentence) => terminal.note(`millrace: ${sentence}`),
   });
   let read = true;
   try {
-    for await (const frame of frames) {
-      await printer.print(frame);
+    for await (const response of frames) {
+      const { frame } = response;
+      if (frame.case === "opened") acknowledger?.opened(frame.value.lease);
+      await printer.print(response);
+      if (frame.case !== "opened" && printer.position !== undefined) acknowledger?.printed(printer.position);
       if (printer.done) break;
     }
   } catch (error) {
@@ -114,21 +103,56 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
     if (interrupted === undefined) throw error;
     process.exitCode = interrupted;
   } finally {
+    await acknowledger?.end();
     // Without a reader nobody knows how much of it was read.
-    if (read && printer.position !== undefined) terminal.note(`millrace: go on with --from ${printer.position}`);
+    if (read) noteTheEnd(printer.position, acknowledger, options, terminal);
   }
 }
 
-function checkedPattern(text: string): string {
-  const parsed = parseTopicPattern(text);
-  if ("pattern" in parsed) return text;
-  throw usageFailure(`the topic pattern \`${text}\` ${parsed.problem}.`, "Write orders, orders.* or orders.>.");
+type Asked = Pick<Parameters<typeof follow>[0], "start" | "request">;
+
+function byPosition(patterns: readonly string[], options: TailOptions): Asked {
+  if (options.ack === true || options.member !== undefined) {
+    throw usageFailure("--ack and --member mean nothing without --subscription.", "Name the subscription.");
+  }
+  const delivery = deliveryFromOptions(options);
+  return {
+    start: parseStartPosition(options.from),
+    request: {
+      selectors: [selectorFromOptions(patterns, options)],
+      payloadForm: options.payload ? PayloadForm.JSON : PayloadForm.NONE,
+      member: "",
+      ...(delivery === undefined ? {} : { delivery }),
+    },
+  };
 }
 
-function operation(text: string): Operation {
-  const name = operations.find((known) => known === text.toUpperCase());
-  if (name !== undefined) return Operation[name];
-  throw usageFailure(`\`${text}\` is no operation.`, `Give one of ${operations.join(", ")}.`);
+function bySubscription(patterns: readonly string[], options: TailOptions): Asked {
+  const { key, operation, filter, fields, policy, maxLag, rate, payload, from } = options;
+  const said = [key, operation, filter, fields, policy, maxLag, rate].some((value) => value !== undefined);
+  if (patterns.length > 0 || said || !payload || from !== "now") {
+    throw usageFailure(
+      "what a subscription delivers, from where and how, was said when it was created.",
+      "With --subscription leave topics, --from, filters and delivery out; `millrace subscription seek` moves it.",
+    );
+  }
+  return {
+    start: { case: "subscriptionId", value: options.subscription ?? "" },
+    request: { selectors: [], payloadForm: PayloadForm.UNSPECIFIED, member: options.member ?? "" },
+  };
+}
+
+function noteTheEnd(
+  position: string | undefined,
+  acknowledger: Acknowledger | undefined,
+  { subscription }: TailOptions,
+  terminal: Terminal,
+): void {
+  if (subscription === undefined) {
+    if (position !== undefined) terminal.note(`millrace: go on with --from ${position}`);
+  } else if (acknowledger?.version !== undefined) {
+    terminal.note(`millrace: ${subscription} is acknowledged up to version ${acknowledger.version}`);
+  }
 }
 
 /** Prints frames, counts down to the limit, and knows where whoever comes next has to go on. */

@@ -9,7 +9,8 @@ import {
   type SubscribeResponse,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
 import type { FeedErrorCode } from "../../core/errors.ts";
-import { feedErrorCodeOf } from "../failure.ts";
+import { exitCode } from "../exit-code.ts";
+import { Failure, feedErrorCodeOf } from "../failure.ts";
 import { connectFeed } from "../feed-client.ts";
 import { resumeAt, type StartPosition } from "./start-position.ts";
 
@@ -17,7 +18,7 @@ import { resumeAt, type StartPosition } from "./start-position.ts";
 export interface FollowOptions {
   readonly url: string;
   readonly start: StartPosition;
-  readonly request: Pick<SubscribeRequest, "selectors" | "payloadForm" | "delivery">;
+  readonly request: Pick<SubscribeRequest, "selectors" | "payloadForm" | "delivery" | "member">;
   readonly signal: AbortSignal;
   /** Told in a sentence when the stream is cut and when it goes on. */
   readonly note: (sentence: string) => void;
@@ -30,8 +31,35 @@ const final: ReadonlySet<FeedErrorCode> = new Set<FeedErrorCode>([
   "CURSOR_INVALID",
   "TOPIC_FORBIDDEN",
   "SOURCE_NOT_FOUND",
+  "SUBSCRIPTION_NOT_FOUND",
+  "SUBSCRIPTION_PAUSED",
   "INVALID_REQUEST",
   "INTERNAL",
+]);
+
+const endings: ReadonlyMap<ClosingReason, ConstructorParameters<typeof Failure>> = new Map([
+  [
+    ClosingReason.TAKEN_OVER,
+    [
+      "SUBSCRIPTION_FENCED",
+      exitCode.failure,
+      "another consumer has taken the subscription over.",
+      "Start again to take it back; what was not acknowledged comes again.",
+    ],
+  ],
+  [
+    ClosingReason.PAUSED,
+    [
+      "SUBSCRIPTION_PAUSED",
+      exitCode.failure,
+      "the subscription was paused.",
+      "Resume it: `millrace subscription resume NAME`.",
+    ],
+  ],
+  [
+    ClosingReason.DELETED,
+    ["SUBSCRIPTION_NOT_FOUND", exitCode.failure, "the subscription was deleted.", "Create it anew."],
+  ],
 ]);
 
 const firstBackOffMs = 200;
@@ -46,6 +74,8 @@ const silentIntervals = 2.4;
  * `closing` it goes on exactly after the last frame that carried a cursor, so nothing is lost and nothing comes twice.
  * (A snapshot that was cut goes on, after a `snapshot_started` that says `resumed`; where it cannot, its rows come again, after
  * one that says `restart`.) `closing` is not passed on.
+ *
+ * By subscription it goes on after what was acknowledged, and ends when somebody else takes that, pauses or deletes it.
  *
  * When the database has begun a new epoch, the cursor is asked for once more: at or below the fork it goes on there.
  *
@@ -96,6 +126,7 @@ async function* connection(options: FollowOptions, position: Position): AsyncGen
         position.pass(value);
         const { retryAfter, reason } = value.frame.value;
         position.closing = reason;
+        assertMayComeAgain(reason);
         return reason === ClosingReason.DEADLINE || retryAfter === undefined ? 0 : durationMs(retryAfter);
       }
       if (value.frame.case === "opened" && position.cut !== undefined) {
@@ -138,6 +169,12 @@ function agreedSilenceMs({ frame }: SubscribeResponse): number | undefined {
   return silentIntervals * durationMs(frame.value.checkpointInterval);
 }
 
+/** Whoever has taken, paused or deleted a subscription meant it: to come again at once would be to fight. */
+function assertMayComeAgain(reason: ClosingReason): void {
+  const told = endings.get(reason);
+  if (told !== undefined) throw new Failure(...told);
+}
+
 /** Where the next connection starts. */
 class Position {
   start: StartPosition;
@@ -162,6 +199,8 @@ class Position {
     }
     if (frame.case === "opened" || frame.case === "checkpoint") this.version = frame.value.version;
     if (frame.case === "events") this.version = frame.value.events.at(-1)?.version ?? this.version;
+    // A subscription knows better where it goes on.
+    if (this.start.case === "subscriptionId") return;
     if (frame.value !== undefined && "cursor" in frame.value && frame.value.cursor !== "") {
       this.start = resumeAt(frame.value.cursor);
     }
