@@ -36,6 +36,7 @@ export const metrics = {
   ),
   "millrace.streams": gauge("", "Open streams, by where they are in their life"),
   "millrace.streams.policy": gauge("", "Open streams, by policy"),
+  "millrace.streams.http": gauge("", "Open streams of /v1/events, by format"),
   "millrace.streams.opened": counter("", "Streams whose start was fixed"),
   "millrace.streams.ended": counter("", "Streams that ended, by how"),
   "millrace.stream.lag.versions": gauge(

@@ -14,6 +14,7 @@ import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { Polls } from "../core/poll/polls.ts";
 import type { Clock } from "../core/ports.ts";
+import type { HttpStreams } from "../http-stream/http-streams.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import { type MetricName, metrics } from "./metric-names.ts";
@@ -23,6 +24,7 @@ import type { ServedFeedObserver } from "./postgres-feed.ts";
 export interface MetricsOptions {
   readonly feed: Pick<Feed, "status" | "stats">;
   readonly polls: Pick<Polls, "stats">;
+  readonly httpStreams: Pick<HttpStreams, "counts">;
   readonly problems: () => readonly Problem[];
   readonly storage: () => StorageReport | undefined;
   /** Default: there are no builders. */
@@ -194,6 +196,7 @@ function observeStreams(meter: Meter, options: MetricsOptions): void {
   }
   observe(meter, "millrace.streams", (result) => tellEach(result, stats().streamsByPhase, "state"));
   observe(meter, "millrace.streams.policy", (result) => tellEach(result, stats().streamsByPolicy, "policy"));
+  observe(meter, "millrace.streams.http", (result) => tellEach(result, options.httpStreams.counts(), "format"));
   observe(meter, "millrace.streams.ended", (result) => tellEach(result, stats().ended, "end"));
   observe(meter, "millrace.stream.lag.versions", (result) => tellQuantiles(result, stats().lagVersions));
   observe(meter, "millrace.stream.lag.seconds", (result) => {

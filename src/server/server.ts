@@ -5,7 +5,7 @@ import { FeedError, goingDown } from "../core/errors.ts";
 import type { Feed } from "../core/feed.ts";
 import { createPolls, type Polls } from "../core/poll/polls.ts";
 import type { Sources } from "../core/source/sources.ts";
-import { createHttpStreams } from "../http-stream/http-streams.ts";
+import { createHttpStreams, type HttpStreams } from "../http-stream/http-streams.ts";
 import { muxedBody } from "../mux/mux.ts";
 import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
@@ -67,10 +67,13 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const { configFile } = options;
   const followed = configFile === undefined ? undefined : followConfigFile(configFile, { log });
   const problems = () => [...holder.problems(), ...(followed?.problems() ?? [])];
+  const streams = streamOptions(config, { slot, log, traffic, shutdown: shutdown.signal });
+  const httpStreams = createHttpStreams({ ...streams, timers: systemTimers });
   const polls = createPolls({ feed: slot, clock: systemClock, subscriptions: slot.subscriptions });
   const metrics = createMetrics({
     feed: slot,
     polls,
+    httpStreams,
     problems,
     storage: () => holder.storage(),
     builders: () => holder.builders(),
@@ -82,10 +85,11 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const holder = new FeedHolder(openFeed, slot, log);
   const handlers = {
     slot,
+    streams,
+    httpStreams,
     polls,
     log,
     metrics,
-    traffic,
     shutdown: shutdown.signal,
     problems,
     storage: () => holder.storage(),
@@ -150,8 +154,9 @@ function runningServer(
 
 interface Handlers {
   readonly metrics: Metrics;
-  readonly traffic: Traffic;
   readonly slot: FeedSlot;
+  readonly streams: ReturnType<typeof streamOptions>;
+  readonly httpStreams: HttpStreams;
   readonly polls: Polls;
   readonly log: Logger;
   readonly shutdown: AbortSignal;
@@ -160,11 +165,15 @@ interface Handlers {
   readonly sources: () => Sources | undefined;
 }
 
-async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
-  const { slot, polls, log, shutdown, problems, storage, sources, metrics, traffic } = handlers;
-  let url = "";
-  const streams = {
+interface StreamParts extends Pick<Handlers, "slot" | "log" | "shutdown"> {
+  readonly traffic: Traffic;
+}
+
+/** What all ways to stream have in common. */
+function streamOptions(config: Config, { slot, log, traffic, shutdown }: StreamParts) {
+  return {
     feed: slot,
+    subscriptions: slot.subscriptions,
     clock: systemClock,
     checkpointIntervalMs: config.checkpointIntervalMs,
     maxStreamAgeMs: config.maxStreamAgeMs,
@@ -174,9 +183,13 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
     inFlight: { connectionBytes: config.connectionBytes },
     traffic,
   };
+}
+
+async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
+  const { slot, streams, httpStreams, polls, log, shutdown, problems, storage, sources, metrics } = handlers;
+  let url = "";
   const rpc = createRpcHandlers({
     ...streams,
-    subscriptions: slot.subscriptions,
     polls,
     problems,
     storage,
@@ -192,7 +205,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
       problems,
       routes: {
         "/metrics": metrics.page,
-        "/v1/events": createHttpStreams({ ...streams, timers: systemTimers }).handler,
+        "/v1/events": httpStreams.handler,
         "/mcp": createMcpRoute({
           transport: () => rpc.local,
           version: serverVersion,
