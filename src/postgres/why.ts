@@ -9,6 +9,15 @@ import { queryError } from "./query-error.ts";
 import { readStorage, type StorageProblem, storageFinding, storageProblems } from "./retention/storage.ts";
 import { readSources, type SourceProblem } from "./sources.ts";
 import { lastTick, lockWaits, openTransactions, preparedTransactions, seesActivity } from "./statements/why.ts";
+import {
+  type Restart,
+  readRestarts,
+  readStuckSessions,
+  restartFinding,
+  type StuckSession,
+  stuckFinding,
+  usualSilentMs,
+} from "./watch/stuck-sessions.ts";
 
 /** What the feed waits for, as far as this role may see it. Ages are as of the look. */
 export interface Why {
@@ -18,6 +27,10 @@ export interface Why {
   /** Oldest first, at most five. */
   readonly prepared: readonly PreparedTransaction[];
   readonly waits: readonly LockWait[];
+  /** Sessions of servers that stand still. */
+  readonly stuck: readonly StuckSession[];
+  /** What servers found stuck of themselves, and restarted, within the last hour; the last of each part. */
+  readonly restarts: readonly Restart[];
   /** What is wrong with the capture of watched tables. */
   readonly capture: readonly SourceProblem[];
   /** What is wrong with what is kept. */
@@ -76,6 +89,8 @@ export interface LockWait {
 export interface WhyOptions {
   /** Events that are committed and not settled are looked at again after this long, in milliseconds. Default 500. */
   readonly graceMs?: number | undefined;
+  /** How long the tail of a server may say nothing, in milliseconds; other sessions up to three times as long. Default 15,000. */
+  readonly silentMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -90,11 +105,12 @@ const longPreparedMs = 60_000;
 export async function why(pool: pg.Pool, options: WhyOptions = {}): Promise<Why> {
   const signal = options.signal ?? new AbortController().signal;
   try {
-    const first = await examine(pool, signal);
+    const { silentMs = usualSilentMs } = options;
+    const first = await examine(pool, silentMs, signal);
     // What has committed a moment ago is not late. Whoever ticks does so several times meanwhile.
     const again = first.lastTick.unsettled > 0;
     if (again) await delay(options.graceMs ?? 500, undefined, { signal });
-    const seen = again ? await examine(pool, signal) : first;
+    const seen = again ? await examine(pool, silentMs, signal) : first;
     const stuck = again && seen.lastTick.tick === first.lastTick.tick;
     return { ...seen, findings: bySeverity(findings(seen, stuck)) };
   } catch (cause) {
@@ -104,16 +120,16 @@ export async function why(pool: pg.Pool, options: WhyOptions = {}): Promise<Why>
 
 type Seen = Omit<Why, "findings">;
 
-function examine(pool: pg.Pool, signal: AbortSignal): Promise<Seen> {
+function examine(pool: pg.Pool, silentMs: number, signal: AbortSignal): Promise<Seen> {
   return withLease(pool, signal, async (lease) => {
-    const seen = await look(lease.client, () => seenBy(lease));
+    const seen = await look(lease.client, () => seenBy(lease, silentMs));
     // In a transaction of its own: what it asks fails where the epoch is another's.
     const epoch = await look(lease.client, () => epochFindings(lease));
     return { ...seen, epoch: epoch.filter(({ severity }) => severity === "error") };
   });
 }
 
-async function seenBy({ client, rows }: Lease): Promise<Omit<Seen, "epoch">> {
+async function seenBy({ client, rows }: Lease, silentMs: number): Promise<Omit<Seen, "epoch">> {
   const [tick] = await rows<LastTick & pg.QueryResultRow>(lastTick);
   if (tick === undefined) throw new Error("millrace.tick is empty");
   return {
@@ -121,6 +137,8 @@ async function seenBy({ client, rows }: Lease): Promise<Omit<Seen, "epoch">> {
     transactions: await rows<OpenTransaction & pg.QueryResultRow>(openTransactions),
     prepared: await rows<PreparedTransaction & pg.QueryResultRow>(preparedTransactions),
     waits: await rows<LockWait & pg.QueryResultRow>(lockWaits),
+    stuck: await readStuckSessions({ rows }, silentMs),
+    restarts: await readRestarts({ rows }),
     seesActivity: (await rows<{ sees: boolean }>(seesActivity))[0]?.sees ?? false,
     capture: (await readSources(client)).flatMap(({ problems }) => problems),
     storage: storageProblems(await readStorage({ rows })),
@@ -130,6 +148,8 @@ async function seenBy({ client, rows }: Lease): Promise<Omit<Seen, "epoch">> {
 function findings(seen: Seen, stuck: boolean): readonly Finding[] {
   return [
     ...(seen.epoch.length > 0 ? seen.epoch : [settling(seen.lastTick, stuck)]),
+    ...seen.stuck.map(stuckFinding),
+    ...seen.restarts.map(restartFinding),
     ...seen.waits.map(waitFinding),
     ...seen.capture.map(captureFinding),
     ...seen.storage.map(storageFinding),

@@ -63,7 +63,10 @@ class Watch implements FeedWatch {
       patienceMs: stuckAfterMs,
       report: (message, error) =>
         error === undefined ? log.info({}, message) : log.warn({ reason: error.message }, message),
-      onRestart,
+      onRestart: (part, what) => {
+        onRestart(part);
+        this.sessions.note(part, what);
+      },
     });
     this.sessions = new SessionWatch({ url, watchdog: this.watchdog, allowedMs });
     this.sessions.start();

@@ -17,8 +17,8 @@ export interface WatchdogOptions {
   readonly hopelessAfter?: number | undefined;
   /** Told of what is stuck, and, without an error, when it works again. Default: nobody is. */
   readonly report?: ((message: string, error?: FeedError) => void) | undefined;
-  /** Told of each break-off, for metrics. Default: nobody is. */
-  readonly onRestart?: ((part: string) => void) | undefined;
+  /** Told of each break-off, for metrics and annals. Default: nobody is. */
+  readonly onRestart?: ((part: string, what: StuckPart) => void) | undefined;
 }
 
 /** How long what is over is still told of, in milliseconds, so that somebody who looks a little later sees it. */

@@ -56,7 +56,7 @@ export interface PartContext {
   readonly patienceMs: number;
   readonly hopelessAfter: number;
   readonly report: (message: string, error?: FeedError) => void;
-  readonly onRestart: (part: string) => void;
+  readonly onRestart: (part: string, what: StuckPart) => void;
 }
 
 /** One piece of work that was broken off. */
@@ -113,7 +113,7 @@ export class WatchedPart {
     this.#solved = false;
     this.#stuck = { ...incident, atMs: clock.monotonic(), times };
     const reason = this.#reason(this.#stuck);
-    onRestart(name);
+    onRestart(name, this.#tell(this.#stuck));
     report(`${noun} is stuck and is restarted.`, reason);
     if (times % hopelessAfter === 0) onHopeless?.(reason);
   }

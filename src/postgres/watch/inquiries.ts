@@ -1,8 +1,8 @@
 import type pg from "pg";
-import type { Verdict } from "../../core/watchdog/watched-part.ts";
+import type { StuckPart, Verdict } from "../../core/watchdog/watched-part.ts";
 import { createPool } from "../database.ts";
 import { withLease } from "../lease.ts";
-import { endSession, endSilentWaiter, sessionState, settledHead, silentWaiter } from "./statements.ts";
+import { endSession, endSilentWaiter, noteRestart, sessionState, settledHead, silentWaiter } from "./statements.ts";
 
 interface SessionState {
   readonly state: string | null;
@@ -51,6 +51,10 @@ export class Inquiries {
   async head(): Promise<number> {
     const [row] = await this.#rows<{ readonly head: number }>(settledHead, []);
     return row?.head ?? 0;
+  }
+
+  async note(server: string, part: string, { code, message }: StuckPart): Promise<void> {
+    await this.#rows(noteRestart, [server, part, code, message]).catch(() => undefined);
   }
 
   async answers(): Promise<boolean> {

@@ -2,7 +2,7 @@ import { randomBytes } from "node:crypto";
 import { systemClock, systemTimers } from "../../core/clock.ts";
 import type { FeedError } from "../../core/errors.ts";
 import { Watchdog } from "../../core/watchdog/watchdog.ts";
-import type { Incident, WatchedPart } from "../../core/watchdog/watched-part.ts";
+import type { Incident, StuckPart, WatchedPart } from "../../core/watchdog/watched-part.ts";
 import { Inquiries } from "./inquiries.ts";
 import { WatchedSessions } from "./watched-sessions.ts";
 
@@ -97,6 +97,11 @@ export class SessionWatch {
   /** Somebody else has found out that this part is stuck, and restarts it. */
   brokenOff(name: PartName, incident: Pick<Incident, "silentMs" | "evidence">): void {
     this.#part(name).brokenOff({ what: parts[name].what, ...incident });
+  }
+
+  /** Keeps in the database, for `why`, that a part was restarted; nobody waits for that. */
+  note(part: string, what: StuckPart): void {
+    void this.#inquiries.note(this.#id, part, what);
   }
 
   /** The last version that the database has settled, as another connection sees it. Rejects where it is not answered. */

@@ -50,3 +50,31 @@ export const listenerState = `
 /** The last settled version. */
 export const settledHead = `
   select (t.first_version + t.count - 1)::float8 as head from millrace.tick t order by t.tick desc limit 1`;
+
+/** All sessions of servers in this database, by part and server. What this role may not see of them is null. */
+export const millraceSessions = `
+  select a.pid, split_part(a.application_name, ' ', 2) as part, split_part(a.application_name, ' ', 3) as server,
+    host(a.client_addr) as client, a.state, a.wait_event_type as "waitType",
+    (extract(epoch from clock_timestamp() - a.state_change) * 1000)::float8 as "silentMs",
+    row_number() over (partition by a.application_name order by a.backend_start desc nulls last, a.pid desc) = 1 as newest,
+    exists (select from (${waiter}) w where w.pid = a.pid) as "holdsWaitersLock"
+  from pg_catalog.pg_stat_activity a
+  where a.datname = current_database() and a.application_name ~ '^millrace [a-z]+ [0-9a-f]{8}$'
+    and a.pid <> pg_backend_pid() and a.application_name not like 'millrace watchdog %'
+  order by a.pid`;
+
+/** Keeps that a part was restarted. $1 server, $2 part, $3 code, $4 message. */
+export const noteRestart = "select millrace.note_restart($1, $2, $3, $4)";
+
+/** Whether there is a place to look for that. */
+export const keepsRestarts = "select to_regclass('millrace.restart') is not null as kept";
+
+/** What was restarted within the last hour, by server and part, the latest first. */
+export const lastRestarts = `
+  select * from (
+    select distinct on (r.server, r.part) r.server, r.part, r.code, r.message,
+      (count(*) over (partition by r.server, r.part))::int as times,
+      (extract(epoch from clock_timestamp() - r.at) * 1000)::float8 as "agoMs"
+    from millrace.restart r where r.at > clock_timestamp() - interval '1 hour'
+    order by r.server, r.part, r.id desc) l
+  order by l."agoMs" limit 20`;

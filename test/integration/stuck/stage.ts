@@ -6,6 +6,7 @@ import type { EpochFeed } from "../../../src/core/feed.ts";
 import type { StreamState } from "../../../src/core/frame.ts";
 import { eventBytes } from "../../../src/core/page.ts";
 import type { FeedStore, WakeUp } from "../../../src/core/ports.ts";
+import { createPool } from "../../../src/postgres/database.ts";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { createPostgresStore, type PostgresStore, type PostgresStoreOptions } from "../../../src/postgres/store.ts";
 import { createFeedWatch, type FeedWatch, type FeedWatchOptions } from "../../../src/server/feed-watch.ts";
@@ -65,6 +66,13 @@ export class Stage implements AsyncDisposable {
     await client.connect();
     this.#things.defer(() => client.end());
     return client;
+  }
+
+  /** Connections past the proxy. */
+  pool(): pg.Pool {
+    const pool = createPool({ url: this.url, max: 1, idleMs: 1_000 });
+    this.#things.defer(() => pool.end());
+    return pool;
   }
 
   async feed({ watch: how, store: of, feed: as, over }: WatchedOptions = {}): Promise<WatchedFeed> {

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { sendSignal } from "../../../src/embedded/processes.ts";
 import type { PostgresStore } from "../../../src/postgres/store.ts";
+import { why } from "../../../src/postgres/why.ts";
 import { createCluster, type TestCluster } from "../../support/cluster.ts";
 import { inFrontOf } from "../../unit/core/memory-feed.ts";
 import { PATIENCE, Stage } from "./stage.ts";
@@ -184,4 +185,45 @@ describe("a tail", () => {
     expect(feed.status().state).toBe("STALE");
     await vi.waitUntil(() => feed.status().state === "LIVE", PATIENCE);
   });
+
+  test("is named by why, from outside, while it stands still, and so is the waiter", async () => {
+    await using stage = await Stage.open(cluster);
+    await stage.feed({
+      watch: { stuckAfterMs: 600_000, waiterSilentMs: 600_000 },
+      store: { pingMs: 600_000 },
+    });
+    const { named } = asking(stage);
+    expect(await named("TAIL_STUCK")).toBeUndefined();
+    expect(stage.proxy.freeze("millrace tail")).toBe(1);
+    expect(stage.proxy.freeze("millrace waiter")).toBe(1);
+    await vi.waitUntil(() => named("TAIL_STUCK"), PATIENCE);
+    expect(await named("TAIL_STUCK")).toMatchObject({ severity: "error", message: expect.stringMatching(/pid \d+/) });
+    await vi.waitUntil(() => named("WAITER_STUCK"), PATIENCE);
+    expect(await named("WAITER_STUCK")).toMatchObject({
+      severity: "warning",
+      message: expect.stringMatching(/pid \d+/),
+    });
+  });
+
+  test("and whatever else was restarted is named by why afterwards", async () => {
+    await using stage = await Stage.open(cluster);
+    const { restarted } = await stage.feed();
+    const { named } = asking(stage);
+    stage.proxy.freeze("millrace tail");
+    await restarted("tail");
+    const message = expect.stringMatching(/once within the hour.*The tail waited .* s to settle and read/);
+    await vi.waitUntil(() => named("TAIL_STUCK"), PATIENCE);
+    expect(await named("TAIL_STUCK")).toMatchObject({ severity: "warning", message });
+  });
 });
+
+/** Looks from outside. */
+function asking(stage: Stage) {
+  const pool = stage.pool();
+  return {
+    named: async (code: string) => {
+      const { findings } = await why(pool, { silentMs: 300, graceMs: 50 });
+      return findings.find((finding) => finding.code === code);
+    },
+  };
+}
