@@ -21,12 +21,12 @@ export interface DeclaredSourcesOptions {
   readonly log: Pick<Logger, "info" | "warn">;
   /** How long `start` waits for the first round, in milliseconds: locks may be in the way. Default 10,000. */
   readonly firstMs?: number | undefined;
-  /** Milliseconds until what failed is tried again. Default 30,000. */
+  /** Milliseconds until what failed is tried again. Default 10,000. */
   readonly againMs?: number | undefined;
 }
 
 const FIRST_MS = 10_000;
-const AGAIN_MS = 30_000;
+const AGAIN_MS = 10_000;
 
 /**
  * Watches the tables that are declared and are not watched like that, and ends it for those declared as `false`. What fails

@@ -28,7 +28,7 @@ describe("a query with parameters", () => {
     [false, "(false)"],
     [new Date(0), "'1970-01-01T00:00:00.000Z'"],
     [["a", 1], "array['a', (1)]"],
-  ] as const)("writes %j as a literal", (value, literal) => {
+  ] as const)("writes %s as a literal", (value, literal) => {
     expect(inlineQuery(sqlTag`select ${value}`)).toBe(`select ${literal}`);
   });
 
