@@ -72,9 +72,12 @@ class Watch implements FeedWatch {
     this.sessions.start();
   }
 
-  /** To open another feed ends the streams of this one: only where that can be expected to help. */
+  /**
+   * To open another feed ends the streams of this one: only where that can be expected to help. Others are answered; and this
+   * one has ever been, or else it is itself one that was opened in vain.
+   */
   tailIsHopeless(reason: FeedError): void {
-    if (this.#hopeless || this.#stopped) return;
+    if (this.#hopeless || this.#stopped || !this.sessions.worked("tail")) return;
     void this.sessions.answers().then((answers) => {
       if (!answers) {
         this.#options.log.warn({}, "Nor is another connection answered: the feed waits for the database.");

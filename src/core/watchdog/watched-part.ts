@@ -81,6 +81,7 @@ export class WatchedPart {
   #stuck: Stuck | undefined;
   /** It has worked since. */
   #solved = false;
+  #worked = false;
 
   constructor(options: PartOptions, context: PartContext) {
     this.#options = options;
@@ -95,6 +96,11 @@ export class WatchedPart {
   /** Work is under way. */
   get busy(): boolean {
     return this.#works.size > 0;
+  }
+
+  /** It has done something, ever. */
+  get worked(): boolean {
+    return this.#worked;
   }
 
   begin(options: WorkOptions): Work {
@@ -120,6 +126,7 @@ export class WatchedPart {
 
   /** It does what it is there for. */
   works(): void {
+    this.#worked = true;
     if (this.#stuck === undefined || this.#solved) return;
     this.#solved = true;
     this.#context.report(`${this.#options.noun} works again.`);

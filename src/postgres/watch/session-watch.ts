@@ -94,6 +94,11 @@ export class SessionWatch {
     return this.#part(name).busy;
   }
 
+  /** Whether this part was ever answered. */
+  worked(name: PartName): boolean {
+    return this.#part(name).worked;
+  }
+
   /** Somebody else has found out that this part is stuck, and restarts it. */
   brokenOff(name: PartName, incident: Pick<Incident, "silentMs" | "evidence">): void {
     this.#part(name).brokenOff({ what: parts[name].what, ...incident });
