@@ -20,10 +20,10 @@ export interface SilentWaiter {
 }
 
 const answerMs = 5_000;
-const idleMs = 1_000;
+const idleMs = 30_000;
 
 /**
- * Asks the database about this server's other sessions, on a connection that is made for it and kept no longer. Everything
+ * Asks the database about this server's other sessions, on a connection that nothing else uses. Everything
  * here is bounded in time, and a failure is an answer: nobody knows.
  */
 export class Inquiries {
