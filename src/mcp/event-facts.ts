@@ -12,7 +12,9 @@ export const eventSchema = z.object({
   key: z.string().optional().describe("The row's primary key; absent for TRUNCATE and for some messages"),
   operation: z
     .string()
-    .describe("INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE (an application's own event), or SNAPSHOT (a row as it was)"),
+    .describe(
+      "INSERT, UPDATE, DELETE, TRUNCATE, MESSAGE (an application's own event); SNAPSHOT is a row of a snapshot",
+    ),
   transition: z
     .string()
     .optional()

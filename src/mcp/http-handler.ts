@@ -38,6 +38,7 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
   const surroundings = {
     clients: createMcpClients(options.transport),
     memory: new ConsumerMemory(),
+    hasConsumersAlone: false,
     clock: systemClock,
     timers: systemTimers,
   };

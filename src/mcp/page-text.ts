@@ -22,11 +22,15 @@ export interface PageWish extends Selection {
   readonly timeout_seconds?: number | undefined;
 }
 
-/** A page for a model: what came, what is missing of it, and the call that goes on. */
-export function pageText(wish: PageWish, page: PageFacts, waitMs: number): string {
+/**
+ * A page for a model: what came, what is missing of it, and the call that goes on.
+ *
+ * @param waitedMs - at most what was asked for: a server that goes down answers earlier
+ */
+export function pageText(wish: PageWish, page: PageFacts, waitedMs: number): string {
   const { events, subscription_id: id, has_more } = page;
   const count = `${events.length} event${events.length === 1 ? "" : "s"}`;
-  const waited = waitMs === 0 ? "" : ` within ${waitMs / 1000} s`;
+  const waited = waitedMs < 100 ? "" : ` within ${Number((waitedMs / 1000).toFixed(1))} s`;
   const pause = page.polling_interval_seconds ?? 0;
   const when = has_more ? "at once" : pause === 0 ? "when you like" : `in about ${pause} s`;
   return [

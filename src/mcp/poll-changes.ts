@@ -1,22 +1,19 @@
-import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { z } from "zod";
-import { type PollRequest, PollRequestSchema, type PollResponse } from "../../gen/millrace/v1/feed_service_pb.js";
-import { acknowledge } from "./acknowledge.ts";
+import type { PollRequest, PollResponse } from "../../gen/millrace/v1/feed_service_pb.js";
+import { acknowledge, isOfAnotherReplica } from "./acknowledge.ts";
 import { eventFactsFrom, eventSchema } from "./event-facts.ts";
 import { defaultMaxBytes, pageText } from "./page-text.ts";
+import { pollRequestFrom } from "./poll-request.ts";
 import { knownPollingTerms, type PollingTerms, pollingDefaults } from "./polling-terms.ts";
-import { positionDescription, positionFrom } from "./position.ts";
+import { positionDescription } from "./position.ts";
 import { answerWithin } from "./rpc-call.ts";
-import { briefSelectionShape, includeData, payloadFormOf, selectorsOf, wrongArgument } from "./selection.ts";
+import { briefSelectionShape, includeData } from "./selection.ts";
 import { defineTool, type ToolCall } from "./tool.ts";
 import { reportWait } from "./wait-progress.ts";
 
 /** Under the minute after which clients of MCP give a call up unless told otherwise. */
 const LONGEST_DEFAULT_WAIT_MS = 50_000;
-/** What an event costs beside its key and rows. */
-const EVENT_BYTES = 256;
-const PAGE_MAX_BYTES = 1_048_576;
 /** How long a poll that is not to wait looks through events that nobody selected. */
 const LOOK_ON_MS = 5_000;
 
@@ -93,10 +90,11 @@ export const pollChanges = defineTool({
   destructive: false,
   idempotent: true,
   async run(wanted, call) {
+    const since = call.clock.monotonic();
     const terms = await termsOf(wanted, call);
     const stop = reportWait(call, terms.waitMs);
     try {
-      const page = await firstPage(await requestOf(wanted, terms, call), terms.waitMs, call);
+      const page = await firstPage(await pollRequestFrom(wanted, terms.batchSize, call), terms.waitMs, call);
       const structured = {
         ...(wanted.subscription_id === undefined
           ? {}
@@ -112,7 +110,7 @@ export const pollChanges = defineTool({
         ...(page.headVersion === undefined ? {} : { head_version: Number(page.headVersion) }),
         epoch: page.epoch,
       };
-      return { structured, text: pageText(wanted, structured, terms.waitMs) };
+      return { structured, text: pageText(wanted, structured, Math.min(terms.waitMs, call.clock.monotonic() - since)) };
     } finally {
       stop();
     }
@@ -137,70 +135,37 @@ async function termsOf(wanted: Input, call: ToolCall): Promise<PollTerms> {
   return { intervalSeconds, batchSize: batch_size ?? batchSize, waitMs };
 }
 
-/** The request, after what it cannot say itself was acknowledged. */
-async function requestOf(wanted: Input, terms: PollTerms, call: ToolCall): Promise<PollRequest> {
-  const { subscription_id, cursor, from, max_bytes, include_data } = wanted;
-  const request = create(PollRequestSchema, {
-    maxEvents: Math.max(1, Math.min(terms.batchSize, Math.floor(max_bytes / EVENT_BYTES))),
-    maxBytes: Math.min(max_bytes, PAGE_MAX_BYTES),
-    maxMessageBytes: max_bytes,
-  });
-  if (subscription_id === undefined) {
-    if (cursor !== undefined && from !== undefined) {
-      throw wrongArgument(
-        "from",
-        "is where the first poll begins, and `cursor` where a later one does",
-        "Give one of them.",
-      );
-    }
-    request.selectors = selectorsOf(wanted);
-    request.payloadForm = payloadFormOf(include_data ?? true);
-    request.start = cursor === undefined ? positionFrom(from ?? "now") : { case: "afterCursor", value: cursor };
-    return request;
-  }
-  refuseChoices(wanted);
-  request.start = { case: "subscriptionId", value: subscription_id };
-  const lease = call.memory.get(subscription_id)?.lease;
-  if (lease !== undefined) request.member = lease.member;
-  if (cursor !== undefined && lease !== undefined) {
-    request.acknowledgeCursor = cursor;
-    request.generation = lease.generation;
-  } else if (cursor !== undefined) {
-    await acknowledge(subscription_id, cursor, call);
-  }
-  return request;
-}
-
-/** What a subscription delivers was said when it was made. */
-function refuseChoices(wanted: Input): void {
-  const { from, topics, keys, operations, filter, fields, include_data } = wanted;
-  const choices = { from, topics, keys, operations, filter, fields, include_data };
-  for (const [name, value] of Object.entries(choices)) {
-    if (value === undefined) continue;
-    throw wrongArgument(
-      name,
-      "does not go with `subscription_id`: the subscription has its own",
-      "Leave it out, or make another subscription with subscribe_changes.",
-    );
-  }
-}
-
 /**
  * A page with something in it, or the last one of the time. A page can be empty with more to look at: a model is not asked to come
  * again for that, unless it takes long.
  */
 async function firstPage(request: PollRequest, waitMs: number, call: ToolCall): Promise<PollResponse> {
-  const { clock, signal, clients } = call;
+  const { clock, signal } = call;
   const since = clock.monotonic();
   for (;;) {
     const leftMs = Math.max(0, Math.round(since + waitMs - clock.monotonic()));
     request.timeout = durationFromMs(leftMs);
-    const page = await clients.feed.poll(request, answerWithin(call, leftMs));
+    const page = await askFor(request, leftMs, call);
     remember(request, page, call);
     const tired = clock.monotonic() - since >= Math.max(waitMs, LOOK_ON_MS);
     if (page.events.length > 0 || !page.hasMore || tired) return page;
     signal.throwIfAborted();
     goOn(request, page);
+  }
+}
+
+async function askFor(request: PollRequest, waitMs: number, call: ToolCall): Promise<PollResponse> {
+  const { start, acknowledgeCursor } = request;
+  const ask = () => call.clients.feed.poll(request, answerWithin(call, waitMs));
+  try {
+    return await ask();
+  } catch (error) {
+    if (start.case !== "subscriptionId" || acknowledgeCursor === "" || !isOfAnotherReplica(error, call)) throw error;
+    call.memory.add(start.value, { lease: undefined });
+    await acknowledge(start.value, acknowledgeCursor, call);
+    request.acknowledgeCursor = "";
+    request.generation = 0n;
+    return await ask();
   }
 }
 

@@ -24,7 +24,11 @@ export function positionFrom(text: string): Position {
   if (text === "now") return { case: "now", value: create(NowSchema) };
   if (text === "oldest") return { case: "oldest", value: create(OldestSchema) };
   if (text === "snapshot") {
-    throw wrongArgument("from", "can be `snapshot` in subscribe_changes only", "Subscribe, and poll the subscription.");
+    throw wrongArgument(
+      "from",
+      "cannot be `snapshot`: one that begins again takes back what a page has given",
+      "Give `oldest` for all events that are kept; the rows as they are, a query has.",
+    );
   }
   if (text.startsWith("version:")) return { case: "afterVersion", value: versionFrom(text.slice("version:".length)) };
   if (text.startsWith("time:")) return { case: "atTime", value: timeFrom(text.slice("time:".length)) };

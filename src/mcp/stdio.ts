@@ -26,6 +26,7 @@ export async function serveMcpOverStdio(options: StdioOptions): Promise<void> {
   const surroundings = {
     clients: createMcpClients(transport),
     memory: new ConsumerMemory(),
+    hasConsumersAlone: true,
     clock: systemClock,
     timers: systemTimers,
   };

@@ -1,7 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { z } from "zod";
-import { SnapshotSchema } from "../../gen/millrace/v1/feed_service_pb.js";
 import { CreateSubscriptionRequestSchema } from "../../gen/millrace/v1/subscription_service_pb.js";
 import { pollingDefaults, pollingLabels, rememberedOf } from "./polling-terms.ts";
 import { positionDescription, positionFrom } from "./position.ts";
@@ -17,13 +16,7 @@ const WEEK_HOURS = 168;
 const input = z.strictObject({
   ...selectionShape,
   include_data: includeData.default(true),
-  from: z
-    .string()
-    .min(1)
-    .default("now")
-    .describe(
-      `Where it begins: \`snapshot\`, the rows as they are now (operation SNAPSHOT) and then every change of them; or ${positionDescription}`,
-    ),
+  from: z.string().min(1).default("now").describe(`Where it begins: ${positionDescription}`),
   polling_interval_seconds: z
     .number()
     .int()
@@ -80,8 +73,7 @@ export const subscribeChanges = defineTool({
         owner: wanted.owner,
         labels: { ...wanted.labels, ...pollingLabels(polling) },
         expireAfter: durationFromMs(Math.round(wanted.expire_after_hours * HOUR_MS)),
-        start:
-          wanted.from === "snapshot" ? { case: "snapshot", value: create(SnapshotSchema) } : positionFrom(wanted.from),
+        start: positionFrom(wanted.from),
       }),
       answerWithin(call),
     );

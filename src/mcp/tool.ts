@@ -7,6 +7,11 @@ import type { ConsumerMemory } from "./consumer-memory.ts";
 export interface ToolSurroundings {
   readonly clients: McpClients;
   readonly memory: ConsumerMemory;
+  /**
+   * Whether all polls of a consumer come here, so that one that is fenced means another consumer. Where any replica may get the next
+   * one it means nothing.
+   */
+  readonly hasConsumersAlone: boolean;
   readonly clock: Clock;
   readonly timers: Timers;
 }

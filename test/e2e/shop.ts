@@ -7,6 +7,7 @@ import { eventually } from "../support/deadline.ts";
 /** A server on a real Postgres with a watched table `orders`, as a client meets it. */
 export interface Shop extends AsyncDisposable {
   readonly url: string;
+  readonly databaseUrl: string;
   readonly server: RunningServer;
   /** Commits one new order for each total, in one transaction, and resolves when the server has them. */
   order(...totals: readonly string[]): Promise<void>;
@@ -33,6 +34,7 @@ export async function openShop(): Promise<Shop> {
   const open = opening.move();
   return {
     url: server.url,
+    databaseUrl,
     server,
     order: (...totals) =>
       settled(totals.length, () =>

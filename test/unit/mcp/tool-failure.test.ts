@@ -70,6 +70,7 @@ describe("positionFrom", () => {
     });
     expect(positionFrom("AbC-_")).toEqual({ case: "afterCursor", value: "AbC-_" });
     expect(() => positionFrom("version:x")).toThrow("names no version");
+    expect(() => positionFrom("snapshot")).toThrow("cannot be `snapshot`");
     expect(() => positionFrom("time:soon")).toThrow("names no time");
   });
 });
