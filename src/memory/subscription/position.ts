@@ -1,5 +1,6 @@
 import type { Version } from "../../core/event.ts";
 import { type Lineage, sharedVersion } from "../../core/lineage.ts";
+import { placeInVersion } from "../../core/subscription/position-place.ts";
 import type { StoredPosition } from "../../core/subscription/subscription-store.ts";
 
 /** What a position means in the epoch in force: what lies above a fork was forgotten with it. `undefined` for strangers. */
@@ -14,7 +15,8 @@ export function versionInForce(position: StoredPosition, inForce: Lineage): Vers
  */
 export function isForward(told: StoredPosition, kept: StoredPosition, inForce: Lineage): boolean {
   if (told.epoch === kept.epoch) {
-    return told.version >= kept.version;
+    const sameVersion = told.version === kept.version;
+    return sameVersion ? placeInVersion(told) >= placeInVersion(kept) : told.version > kept.version;
   }
   const meant = versionInForce(told, inForce);
   if (meant === undefined || meant < told.version) {

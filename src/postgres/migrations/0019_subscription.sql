@@ -22,6 +22,7 @@ create table millrace.subscription (
   holder_url text,
   held_until timestamptz,
   version bigint not null check (version >= 0),
+  place bigint not null,
   cursor text not null,
   delivered json,
   progress text,
@@ -52,6 +53,7 @@ comment on column millrace.subscription.holder_replica is 'Of a group: the repli
 comment on column millrace.subscription.holder_url is 'Where other replicas reach that one.';
 comment on column millrace.subscription.held_until is 'When that claim ends unless it is renewed.';
 comment on column millrace.subscription.version is 'Everything up to here is acknowledged.';
+comment on column millrace.subscription.place is 'Orders positions of one version: how many rows of a snapshot came, and a number above all of those where it is in none.';
 comment on column millrace.subscription.cursor is 'The same as clients know it.';
 comment on column millrace.subscription.delivered is 'How often what lies after version was delivered: [[up to this version, so often], ...].';
 comment on column millrace.subscription.progress is 'Of a group: what is acknowledged, tried and parked beyond version, as the servers write it.';
@@ -149,7 +151,7 @@ comment on function millrace.is_kept(uuid, bigint) is
 
 create function millrace.create_subscription(
   expected_epoch uuid, id text, definition text, is_group boolean, topics text[], owner text, labels jsonb,
-  expire_after interval, epoch uuid, version bigint, cursor text
+  expire_after interval, epoch uuid, version bigint, place bigint, cursor text
 ) returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
@@ -171,17 +173,18 @@ begin
     if kept is not true then
       return case when kept is null then 'unrelated' else 'forgotten' end;
     end if;
-    insert into millrace.subscription as s (id, definition, is_group, topics, owner, labels, expire_after, epoch, version, cursor)
+    insert into millrace.subscription as s (id, definition, is_group, topics, owner, labels, expire_after, epoch, version,
+      place, cursor)
     values (create_subscription.id, create_subscription.definition, create_subscription.is_group, create_subscription.topics,
       create_subscription.owner, create_subscription.labels, create_subscription.expire_after, create_subscription.epoch,
-      create_subscription.version, create_subscription.cursor)
+      create_subscription.version, create_subscription.place, create_subscription.cursor)
     on conflict (id) do nothing;
     if found then
       return 'created';
     end if;
   end loop;
 end $$;
-comment on function millrace.create_subscription(uuid, text, text, boolean, text[], text, jsonb, interval, uuid, bigint, text) is
+comment on function millrace.create_subscription(uuid, text, text, boolean, text[], text, jsonb, interval, uuid, bigint, bigint, text) is
   'Creates a subscription. created, existed (the same one), differs, forgotten (its position is not kept any more), or '
   'unrelated (a position of another history).';
 
@@ -208,7 +211,8 @@ begin
 end $$;
 comment on function millrace.pause_subscription(uuid, text, boolean) is 'Pauses a subscription, or resumes it.';
 
-create function millrace.seek_subscription(expected_epoch uuid, id text, epoch uuid, version bigint, cursor text) returns text
+create function millrace.seek_subscription(expected_epoch uuid, id text, epoch uuid, version bigint, place bigint, cursor text)
+returns text
 language plpgsql volatile security definer set search_path = pg_catalog, pg_temp as $$
 #variable_conflict use_column
 declare
@@ -227,13 +231,13 @@ begin
   end if;
   raised := nextval('millrace.subscription_generation');
   update millrace.subscription s set epoch = seek_subscription.epoch, version = seek_subscription.version,
-    cursor = seek_subscription.cursor, generation = raised, moved_generation = raised, delivered = null, progress = null,
+    place = seek_subscription.place, cursor = seek_subscription.cursor, generation = raised, moved_generation = raised, delivered = null, progress = null,
     lost_at = null, last_used_at = clock_timestamp()
   where s.id = seek_subscription.id;
   perform millrace.tell_subscription(seek_subscription.id);
   return 'moved';
 end $$;
-comment on function millrace.seek_subscription(uuid, text, uuid, bigint, text) is
+comment on function millrace.seek_subscription(uuid, text, uuid, bigint, bigint, text) is
   'Moves a subscription, and fences whoever has it. moved, gone, forgotten or unrelated: see millrace.create_subscription.';
 
 -- Many at once, as after a restart: each commit that notifies waits for the one before.
@@ -285,7 +289,7 @@ comment on function millrace.claim_subscriptions(uuid, text[], text[], text[], i
 -- nothing, and neither does who would move a position back: positions of two epochs are compared by what they mean in the
 -- epoch in force, and one that means nothing there (it is above the fork) never takes the place of one that does.
 --
--- Each id comes at most once in advances: {i: id, g: generation or 0, e, v, c: the position, d: delivered, p: progress}; what
+-- Each id comes at most once in advances: {i: id, g: generation or 0, e, v, w, c: the position, d: delivered, p: progress}; what
 -- is missing stays. settled: {i, g, v}. letters: {i, g, v, t: topic, k: key, o: operation, b: before, a: after, h: headers, x:
 -- transaction, m: microseconds, n: transition, y: attempts, r: reason}, with JSON in the form of text: as nested JSON, an
 -- escaped U+0000 in it would be refused.
@@ -306,10 +310,11 @@ begin
   with lineage as materialized (
     select l.epoch, l.shared, l.age from millrace.lineage() l
   ), told as materialized (
-    select t.i, t.g, t.e, t.v, t.c, t.d, t.p from json_to_recordset(advances) as t(i text, g bigint, e uuid, v bigint, c text, d json, p text)
+    select t.i, t.g, t.e, t.v, t.w, t.c, t.d, t.p
+    from json_to_recordset(advances) as t(i text, g bigint, e uuid, v bigint, w bigint, c text, d json, p text)
   ), heard as (
     select t.*, case
-        when t.e = s.epoch then t.v > s.version or t.v = s.version and t.c <> s.cursor
+        when t.e = s.epoch then t.v > s.version or t.v = s.version and (t.w > s.place or t.w = s.place and t.c <> s.cursor)
         when tl.shared is null or t.v > tl.shared then false
         when t.v = coalesce(least(s.version, kl.shared), -1) then tl.age < coalesce(kl.age, 2147483647)
         else t.v > coalesce(least(s.version, kl.shared), -1)
@@ -324,6 +329,7 @@ begin
   update millrace.subscription s set
     epoch = case when h.forward then h.e else s.epoch end,
     version = case when h.forward then h.v else s.version end,
+    place = case when h.forward then h.w else s.place end,
     cursor = case when h.forward then h.c else s.cursor end,
     lost_at = case when h.forward and h.kept then null else s.lost_at end,
     delivered = case when h.g <> 0 and h.d is not null then h.d else s.delivered end,
@@ -464,9 +470,9 @@ select 'server', unnest('{lineage,create_subscription,delete_subscription,pause_
   'advance_subscriptions,renew_subscriptions,release_subscriptions,discard_dead_letters,keep_subscriptions}'::name[]);
 
 revoke all on function millrace.lineage(), millrace.tell_subscription(text), millrace.is_kept(uuid, bigint),
-  millrace.create_subscription(uuid, text, text, boolean, text[], text, jsonb, interval, uuid, bigint, text),
+  millrace.create_subscription(uuid, text, text, boolean, text[], text, jsonb, interval, uuid, bigint, bigint, text),
   millrace.delete_subscription(uuid, text), millrace.pause_subscription(uuid, text, boolean),
-  millrace.seek_subscription(uuid, text, uuid, bigint, text),
+  millrace.seek_subscription(uuid, text, uuid, bigint, bigint, text),
   millrace.claim_subscriptions(uuid, text[], text[], text[], interval[]),
   millrace.advance_subscriptions(uuid, json, json, json),
   millrace.renew_subscriptions(uuid, text[], bigint[], interval),

@@ -1,3 +1,4 @@
+import { placeInVersion } from "../../core/subscription/position-place.ts";
 import type { Advance, NewDeadLetter } from "../../core/subscription/subscription-store.ts";
 
 /** Advances in the form that `millrace.advance_subscriptions` takes: each id at most once. */
@@ -51,6 +52,7 @@ function advanceOf({ id, generation, position, delivered, progress }: Advance): 
     g: generation,
     e: position?.epoch,
     v: position?.version,
+    w: position && placeInVersion(position),
     c: position?.cursor,
     d: delivered?.map(({ version, attempts }) => [version, attempts]),
     p: progress === undefined ? undefined : storable(progress),

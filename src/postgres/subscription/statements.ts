@@ -69,7 +69,7 @@ export const listRecords = `
 /** $1 the epoch, then what is created. */
 export const createSubscription = `
   select millrace.create_subscription($1::uuid, $2, $3, $4, $5, $6, $7::jsonb, $8::float8 * interval '1 millisecond', $9::uuid,
-    $10::bigint, $11) as outcome`;
+    $10::bigint, $11::bigint, $12) as outcome`;
 
 /** $1 the epoch, $2 the id. */
 export const deleteSubscription = `select ${recordColumns} from millrace.delete_subscription($1::uuid, $2) r`;
@@ -77,8 +77,9 @@ export const deleteSubscription = `select ${recordColumns} from millrace.delete_
 /** $1 the epoch, $2 the id, $3 whether. */
 export const pauseSubscription = "select millrace.pause_subscription($1::uuid, $2, $3)";
 
-/** $1 the epoch, $2 the id, $3 to $5 the position. */
-export const seekSubscription = "select millrace.seek_subscription($1::uuid, $2, $3::uuid, $4::bigint, $5) as outcome";
+/** $1 the epoch, $2 the id, $3 to $6 the position. */
+export const seekSubscription =
+  "select millrace.seek_subscription($1::uuid, $2, $3::uuid, $4::bigint, $5::bigint, $6) as outcome";
 
 /** $1 the epoch, $2 ids, $3 replicas, $4 their URLs, empty for none, $5 milliseconds. */
 export const claimSubscriptions = `

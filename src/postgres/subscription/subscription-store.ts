@@ -1,6 +1,7 @@
 import type pg from "pg";
 import { FeedError } from "../../core/errors.ts";
 import type { Version } from "../../core/event.ts";
+import { placeInVersion } from "../../core/subscription/position-place.ts";
 import {
   type Kept,
   positionNotKept,
@@ -89,7 +90,7 @@ export class PostgresSubscriptions implements SubscriptionStore {
     const [outcomes = [], records = []] = await this.#write(
       "create the subscription",
       [
-        [sql.createSubscription, [this.#epoch, ...values, position.epoch, position.version, position.cursor]],
+        [sql.createSubscription, [this.#epoch, ...values, ...positionValues(position)]],
         [sql.recordOf, [id]],
       ],
       signal,
@@ -150,11 +151,10 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async seek(id: string, position: StoredPosition, signal: AbortSignal): Promise<SubscriptionRecord> {
-    const { epoch, version, cursor } = position;
     const [outcomes = [], records = []] = await this.#write(
       "move the subscription",
       [
-        [sql.seekSubscription, [this.#epoch, storable(id), epoch, version, cursor]],
+        [sql.seekSubscription, [this.#epoch, storable(id), ...positionValues(position)]],
         [sql.recordOf, [storable(id)]],
       ],
       signal,
@@ -334,6 +334,10 @@ function recordIn(rows: readonly RecordRow[], id: string): SubscriptionRecord {
   const [row] = rows;
   if (row === undefined) throw subscriptionNotFound(id);
   return recordFromRow(row);
+}
+
+function positionValues(position: StoredPosition): readonly [string, Version, number, string] {
+  return [position.epoch, position.version, placeInVersion(position), position.cursor];
 }
 
 function claims(held: readonly HeldClaim[]): readonly [readonly string[], readonly string[]] {

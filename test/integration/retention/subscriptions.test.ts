@@ -163,8 +163,8 @@ describe("a subscription", () => {
     await stage.settle("1", "2");
     const store = await stage.store();
     await stage.sql(
-      `insert into millrace.subscription (id, definition, is_group, topics, owner, labels, epoch, version, cursor)
-       select 's' || n, '{}', false, '{}', '', '{}', $1::uuid, n % 2, 'c' from generate_series(1, 10000) n`,
+      `insert into millrace.subscription (id, definition, is_group, topics, owner, labels, epoch, version, place, cursor)
+       select 's' || n, '{}', false, '{}', '', '{}', $1::uuid, n % 2, 9007199254740991, 'c' from generate_series(1, 10000) n`,
       [store.epoch],
     );
     const seen = await storage(stage);

@@ -11,8 +11,8 @@ import { never } from "../ordering/stage.ts";
 async function insert(url: string, count: number): Promise<readonly string[]> {
   await query(
     url,
-    `insert into millrace.subscription (id, definition, is_group, topics, owner, labels, epoch, version, cursor)
-     select 's' || n, repeat('definition ', 40), n % 2 = 0, '{a,b}', 'o', '{"a":"b"}', (millrace.epoch_in_force()).id, 0, 'cursor-0'
+    `insert into millrace.subscription (id, definition, is_group, topics, owner, labels, epoch, version, place, cursor)
+     select 's' || n, repeat('definition ', 40), n % 2 = 0, '{a,b}', 'o', '{"a":"b"}', (millrace.epoch_in_force()).id, 0, 9007199254740991, 'cursor-0'
      from generate_series(1, $1::int) n`,
     [count],
   );

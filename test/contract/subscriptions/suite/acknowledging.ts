@@ -1,4 +1,6 @@
 import { describe, expect, it } from "vitest";
+import { encodeCursor } from "../../../../src/core/cursor.ts";
+import type { StoredPosition } from "../../../../src/core/subscription/subscription-store.ts";
 import { at, claimant, never, type SubscriptionWorld, subscription } from "../world.ts";
 
 /** Advances. */
@@ -18,6 +20,28 @@ export function acknowledging(open: () => Promise<SubscriptionWorld>): void {
       expect(await advance(2, "", record.generation)).toEqual({ kind: "advanced", position: at(4, world, "-end") });
       expect(await advance(9)).toEqual({ kind: "advanced", position: at(9, world) });
       expect((await world.b.get("s", never)).position).toEqual(at(9, world));
+    });
+
+    it("moves on through the rows of a snapshot, which have one version, and not back", async () => {
+      await using world = await open();
+      await world.settle(2);
+      const place = (rows: number | "anew" | undefined): StoredPosition => {
+        const snapshot = rows === undefined || rows === "anew" ? rows : { shape: 1, sources: 0, key: `k${rows}`, rows };
+        const cursor = encodeCursor({ epoch: world.epoch, version: 2, fingerprint: 7, snapshot });
+        return { cursor, epoch: world.epoch, version: 2 };
+      };
+      await world.a.create(subscription("s", world, { position: place("anew") }), never);
+      const stands = async (position: StoredPosition) =>
+        (await world.b.advance([{ id: "s", generation: 0, position }], never))[0];
+      expect(await stands(place(9))).toEqual({ kind: "advanced", position: place(9) });
+      expect(await stands(place(8))).toEqual({ kind: "advanced", position: place(9) });
+      expect(await stands(place("anew"))).toEqual({ kind: "advanced", position: place(9) });
+      expect(await stands(place(10))).toEqual({ kind: "advanced", position: place(10) });
+      expect(await stands(place(undefined))).toEqual({ kind: "advanced", position: place(undefined) });
+      expect(await stands(place(10))).toEqual({ kind: "advanced", position: place(undefined) });
+      await world.a.seek("s", place(3), never);
+      expect(await stands(place(2))).toEqual({ kind: "advanced", position: place(3) });
+      expect(await stands(place(4))).toEqual({ kind: "advanced", position: place(4) });
     });
 
     it("of many at once answers each in its place, and each of one subscription after the other", async () => {
