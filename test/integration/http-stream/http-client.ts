@@ -107,8 +107,6 @@ export function messagesOf(text: string): readonly (ServerSentMessage & { readon
 
 /** The objects of lines of JSON. */
 export function linesOf(text: string): readonly Record<string, unknown>[] {
-  return text
-    .trimEnd()
-    .split("\n")
-    .map((line) => JSON.parse(line));
+  const lines = text.split("\n").filter((line) => line !== "");
+  return lines.map((line) => JSON.parse(line));
 }

@@ -1,4 +1,6 @@
+import { systemClock, systemTimers } from "../../../src/core/clock.ts";
 import { createFeed, type FeedOptions } from "../../../src/core/feed/feed-service.ts";
+import { createSubscriptions } from "../../../src/core/subscription/subscription-service.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import type { ConfigInput } from "../../../src/server/config.ts";
 import { type Served, serve } from "../rpc/served.ts";
@@ -21,7 +23,10 @@ export async function openMemoryShop(
   const store = createMemoryStore({ sources: ["orders"] });
   const feed = createFeed({ store, wakeUp: store.wakeUp, ...options });
   await feed.start(new AbortController().signal);
-  const served = await serve(feed, { config });
+  const parts = { feed, store: store.subscriptions, clock: systemClock, timers: systemTimers, replica: "only" };
+  const subscriptions = createSubscriptions(parts);
+  await subscriptions.start(new AbortController().signal);
+  const served = await serve(feed, { config, subscriptions });
   return {
     served,
     store,
