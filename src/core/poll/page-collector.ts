@@ -209,7 +209,8 @@ export class PageCollector implements Outlet {
       return;
     }
     if (this.#until === undefined) {
-      if (cursor.version >= head()) {
+      // A group's member has what is his for now; the rest is with others, or has yet to come.
+      if (cursor.version >= head() || cursor.delivery !== undefined) {
         this.#finish("idle");
       }
     } else if (cursor.version >= tickEnd(this.#until)) {

@@ -81,7 +81,7 @@ describe.each(transports)("a poll by $name", ({ create }) => {
     expect(memory.feed.status().streams).toBe(0);
   });
 
-  it("goes on where a stream was cut, and a stream where it was", async () => {
+  it("G8 goes on where a stream was cut, and a stream where it was", async () => {
     await using memory = await serveMemory();
     const client = createClient(FeedService, create(memory.served.url));
     await put(memory, ["1", "2", "3"]);

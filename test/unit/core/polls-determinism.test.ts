@@ -69,7 +69,7 @@ async function settled(time: ManualTime, versions: number, ...replicas: readonly
   while (replicas.some(({ feed }) => feed.status().head < versions)) await time.pass(10);
 }
 
-test("full pages are the same from memory and from the table, on every replica, and after a restart", async () => {
+test("G8 full pages are the same from memory and from the table, on every replica, and after a restart", async () => {
   await fc.assert(
     fc.asyncProperty(story, async ({ ticks, wanted, maxEvents, maxBytes, pageEvents, logMaxBytes, begins }) => {
       const time = new ManualTime();
@@ -103,7 +103,7 @@ test("full pages are the same from memory and from the table, on every replica, 
   );
 }, 120_000);
 
-test("two who wait with one cursor get the same on two replicas, however the ticks reach them", async () => {
+test("G8 two who wait with one cursor get the same on two replicas, however the ticks reach them", async () => {
   await fc.assert(
     fc.asyncProperty(story, async ({ ticks, wanted, maxEvents, maxBytes, pageEvents, begins }) => {
       const time = new ManualTime();
