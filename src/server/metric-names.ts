@@ -37,6 +37,23 @@ export const metrics = {
   "millrace.streams": gauge("", "Open streams, by where they are in their life"),
   "millrace.streams.policy": gauge("", "Open streams, by policy"),
   "millrace.streams.http": gauge("", "Open streams of /v1/events, by format"),
+  "millrace.subscriptions": gauge("", "Durable subscriptions in the database, by state, as of the last look"),
+  "millrace.subscription.lag.versions": gauge(
+    "",
+    "Settled versions that the subscription farthest behind has yet to acknowledge, as of the last look",
+  ),
+  "millrace.subscription.dead.letters": gauge("", "Events that groups gave up, as of the last look"),
+  "millrace.subscription.streams": gauge("", "Open streams of subscriptions without group"),
+  "millrace.subscription.acknowledgements": counter(
+    "",
+    "Acknowledgements that are durable, of subscriptions without group",
+  ),
+  "millrace.subscription.redelivered": counter("", "Events that subscriptions without group were given again"),
+  "millrace.subscription.fenced": counter(
+    "",
+    "What came too late: acknowledgements of an older generation, and streams that were taken over",
+  ),
+  "millrace.subscription.writes": counter("", "Writes that carried all that subscriptions without group had to say"),
   "millrace.streams.opened": counter("", "Streams whose start was fixed"),
   "millrace.streams.ended": counter("", "Streams that ended, by how"),
   "millrace.stream.lag.versions": gauge(

@@ -14,6 +14,7 @@ import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { Polls } from "../core/poll/polls.ts";
 import type { Clock } from "../core/ports.ts";
+import type { SubscriptionStats, Subscriptions } from "../core/subscription/subscriptions.ts";
 import type { HttpStreams } from "../http-stream/http-streams.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
@@ -24,6 +25,7 @@ import type { ServedFeedObserver } from "./postgres-feed.ts";
 export interface MetricsOptions {
   readonly feed: Pick<Feed, "status" | "stats">;
   readonly polls: Pick<Polls, "stats">;
+  readonly subscriptions: Pick<Subscriptions, "stats" | "summary">;
   readonly httpStreams: Pick<HttpStreams, "counts">;
   readonly problems: () => readonly Problem[];
   readonly storage: () => StorageReport | undefined;
@@ -70,6 +72,7 @@ export function createMetrics(options: MetricsOptions): Metrics {
   const meter = provider.getMeter("millrace", options.serverVersion);
   observeFeed(meter, options);
   observeStreams(meter, options);
+  observeSubscriptions(meter, options);
   const serializer = new PrometheusSerializer(undefined, false, undefined, false, true);
   return {
     observer: createObserver(meter),
@@ -206,6 +209,31 @@ function observeStreams(meter: Meter, options: MetricsOptions): void {
   observe(meter, "millrace.polls.waiting", (result) => tell(result, options.polls.stats().waiting));
   observe(meter, "millrace.polls.answered", (result) => tellEach(result, options.polls.stats().answered, "kind"));
   observe(meter, "millrace.sent.bytes", (result) => tell(result, options.traffic.bytes));
+}
+
+const ofSubscriptions: readonly (readonly [MetricName, (stats: SubscriptionStats) => number])[] = [
+  ["millrace.subscription.streams", ({ streams }) => streams],
+  ["millrace.subscription.acknowledgements", ({ acknowledgements }) => acknowledgements],
+  ["millrace.subscription.redelivered", ({ redelivered }) => redelivered],
+  ["millrace.subscription.fenced", ({ fenced }) => fenced],
+  ["millrace.subscription.writes", ({ flushes }) => flushes],
+];
+
+function observeSubscriptions(meter: Meter, { subscriptions, feed }: MetricsOptions): void {
+  for (const [name, read] of ofSubscriptions) {
+    observe(meter, name, (result) => tell(result, read(subscriptions.stats())));
+  }
+  observe(meter, "millrace.subscriptions", (result) => {
+    const summary = subscriptions.summary();
+    if (summary !== undefined) {
+      tellEach(result, { active: summary.active, paused: summary.paused, lost: summary.lostCount }, "state");
+    }
+  });
+  observe(meter, "millrace.subscription.dead.letters", (result) => tell(result, subscriptions.summary()?.deadLetters));
+  observe(meter, "millrace.subscription.lag.versions", (result) => {
+    const oldest = subscriptions.summary()?.oldestVersion;
+    tell(result, oldest === undefined ? undefined : Math.max(0, feed.status().head - oldest));
+  });
 }
 
 /** Every instrument asks, and a look goes through all streams: one look answers them all. */

@@ -73,6 +73,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const metrics = createMetrics({
     feed: slot,
     polls,
+    subscriptions: slot.subscriptions,
     httpStreams,
     problems,
     storage: () => holder.storage(),
@@ -94,6 +95,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     problems,
     storage: () => holder.storage(),
     sources: () => holder.sources(),
+    built: () => holder.builders() !== undefined,
   };
   const listener = await openPort(config, handlers);
   log.info({ url: listener.url, version: serverVersion }, "listening");
@@ -163,6 +165,7 @@ interface Handlers {
   readonly problems: () => readonly Problem[];
   readonly storage: () => StorageReport | undefined;
   readonly sources: () => Sources | undefined;
+  readonly built: () => boolean;
 }
 
 interface StreamParts extends Pick<Handlers, "slot" | "log" | "shutdown"> {
@@ -186,7 +189,7 @@ function streamOptions(config: Config, { slot, log, traffic, shutdown }: StreamP
 }
 
 async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
-  const { slot, streams, httpStreams, polls, log, shutdown, problems, storage, sources, metrics } = handlers;
+  const { slot, streams, httpStreams, polls, log, shutdown, problems, storage, sources, built, metrics } = handlers;
   let url = "";
   const rpc = createRpcHandlers({
     ...streams,
@@ -198,6 +201,7 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
     compress: config.compress,
     handOff: config.delivery !== "stock",
     sources: { sources, enabled: servesSources(config) },
+    built,
     fallback: createPages({
       feed: slot,
       url: () => url,

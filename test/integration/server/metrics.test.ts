@@ -19,7 +19,13 @@ async function scrape(url: string): Promise<Samples> {
 }
 
 /** What appears only once there is something to tell: failures, problems, ends, a look at the storage. */
-const LATER = new Set(["millrace.database.errors", "millrace.problems", "millrace.restarts", "millrace.streams.ended"]);
+const LATER = new Set([
+  "millrace.database.errors",
+  "millrace.problems",
+  "millrace.restarts",
+  "millrace.streams.ended",
+  "millrace.subscription.lag.versions",
+]);
 
 describe("the metrics page", () => {
   it("G10 tells of feed, streams and delivery what a client has seen of them", async () => {
