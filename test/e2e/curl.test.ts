@@ -84,6 +84,25 @@ describe.each(["--http1.1", "--http2-prior-knowledge"])("curl %s", (version) => 
     });
   });
 
+  it("reads lines of JSON, or messages, as they come, with nothing but a URL", async () => {
+    const url = `${shop.url}/v1/events?topic=orders&from=oldest`;
+    const lines = await run("curl", curl("-N", `${url}&format=ndjson`), (seen) => seen.includes('"version":2,'));
+    const [opened, ...events] = lines.stdout
+      .toString()
+      .trimEnd()
+      .split("\n")
+      .map((line) => JSON.parse(line));
+    expect(opened).toMatchObject({ frame: "opened", version: 0 });
+    expect(events.slice(0, 2)).toMatchObject([
+      { version: 1, after: { id: 1 } },
+      { version: 2, complete: true },
+    ]);
+    const messages = await run("curl", curl("-N", url), (seen) => seen.includes('"version":2,'));
+    expect(messages.stdout.toString()).toMatch(
+      /^retry: \d+\n\nid: \S+\nevent: opened\ndata: \{.*\}\n\nid: \S+\nevent: change\n/,
+    );
+  });
+
   it("ends with `closing` and an empty error when it named a timeout", async () => {
     const { code, stdout } = await run("bash", [
       "-c",
