@@ -26,7 +26,8 @@ export class SubscribedWorld {
   readonly statements: Record<string, number> = {};
   #replicas = 0;
 
-  async replica(deaf = false): Promise<Replica> {
+  /** One that is deaf hears of no changes but by asking. */
+  async replica(deaf = false, through = (store: SubscriptionStore) => store): Promise<Replica> {
     this.#replicas += 1;
     const { time } = this;
     const reports: string[] = [];
@@ -35,7 +36,7 @@ export class SubscribedWorld {
     await feed.start(signal);
     const subscriptions = createSubscriptions({
       feed,
-      store: this.#counted(this.memory.subscriptions, deaf),
+      store: through(this.#counted(this.memory.subscriptions, deaf)),
       clock: time,
       timers: time,
       replica: `replica ${this.#replicas}`,
