@@ -96,6 +96,8 @@ Ask where it stands:
   curl -H 'content-type: application/json' -d '{}' ${url}/millrace.v1.FeedService/GetStatus
 List everything that it speaks:
   ${buf} --list-methods ${url}
+Give an agent the tools to follow it (Model Context Protocol, Streamable HTTP):
+  ${url}/mcp
 
 Health: ${url}/livez ${url}/readyz and grpc.health.v1. Metrics: ${url}/metrics
 `;
