@@ -33,6 +33,11 @@ export class GroupDeadLetters {
     return this.#keys.size;
   }
 
+  /** Of all. */
+  get versions(): Iterable<Version> {
+    return this.#keys.keys();
+  }
+
   /** None that there ever was lies beyond it. */
   get highest(): Version {
     return this.#highest;

@@ -2,6 +2,16 @@ import type { Version } from "../event.ts";
 import { type GroupItem, orderKeyOf } from "./group-item.ts";
 import type { GroupMember } from "./group-member.ts";
 
+/** Why deliveries end without a word, as dead letters tell it. */
+export const ENDED = {
+  parked: "An earlier event of its key is a dead letter.",
+  holderEnded: "The server that had delivered it ended before it was acknowledged.",
+  left: "Its member's stream ended before it was acknowledged.",
+  replaced: "Another stream took its member's place before it was acknowledged.",
+  stayedAway: "Its member did not come again in time.",
+  cameAgain: "Its member came again without having acknowledged it.",
+} as const;
+
 /** A delivery that came to nothing. */
 export interface Failure {
   readonly item: GroupItem;
@@ -62,4 +72,13 @@ export function failuresOf(failures: readonly Failure[], member: GroupMember, te
 /** A barrier is alone with itself. */
 function orderKeyFor({ event, version }: GroupItem): string {
   return (event === undefined ? "" : orderKeyOf(event)) || `\n${version}`;
+}
+
+/** What a member has and passes the test has come to nothing. */
+export function failing(
+  member: GroupMember,
+  reason: string,
+  passes: (item: GroupItem) => boolean = () => true,
+): readonly Failure[] {
+  return member.having(passes).map((item) => ({ item, reason, giveUp: false }));
 }

@@ -3,7 +3,7 @@ import type { Event, Version } from "../event.ts";
 import type { ClosingReason, EventsFrame } from "../frame.ts";
 import type { GroupTerms, Rejection } from "../subscription/subscriptions.ts";
 import { GroupDeal } from "./group-deal.ts";
-import { type Failure, failuresOf } from "./group-failure.ts";
+import { ENDED, type Failure, failing, failuresOf } from "./group-failure.ts";
 import { GroupGiving } from "./group-giving.ts";
 import { GroupItem, orderKeyOf } from "./group-item.ts";
 import { GroupLedger, type GroupRecord } from "./group-ledger.ts";
@@ -38,13 +38,6 @@ export interface GroupTotals {
   readonly redelivered: number;
   readonly deadLetters: number;
 }
-
-const PARKED = "An earlier event of its key is a dead letter.";
-const HOLDER_ENDED = "The server that had delivered it ended before it was acknowledged.";
-const MEMBER_LEFT = "Its member's stream ended before it was acknowledged.";
-const MEMBER_REPLACED = "Another stream took its member's place before it was acknowledged.";
-const MEMBER_STAYED_AWAY = "Its member did not come again in time.";
-const MEMBER_CAME_AGAIN = "Its member came again without having acknowledged it.";
 
 /**
  * The members of a group, and who of them is given what: a machine without I/O, timers or a clock of its own. Whoever drives it
@@ -91,7 +84,7 @@ export class GroupMachine {
     this.#deal = new GroupDeal({
       window: ledger.window,
       parks: (orderKey, { version }) => this.#parks && ledger.letters.parks(orderKey, version),
-      giveUp: (item) => ledger.giveUp(item, PARKED),
+      giveUp: (item) => ledger.giveUp(item, ENDED.parked),
       held: ({ version }) => this.#room.holds(version),
       eager: (member) => this.#giving.look(member),
     });
@@ -122,6 +115,12 @@ export class GroupMachine {
     return this.#room.wait;
   }
 
+  /** Of what is the member's, as far as it is known to be now, everything up to here has been given to it. */
+  reach({ next }: GroupMember): Version {
+    const { frontier } = this.#deal;
+    return next === undefined ? frontier : Math.min(frontier, next.version - 1);
+  }
+
   /** What is to be done. Done at once, or never. */
   effects(): readonly GroupEffect[] {
     const effects = this.#effects;
@@ -134,7 +133,7 @@ export class GroupMachine {
     const older = this.#named.get(name);
     if (older !== undefined) {
       this.#effects.push({ kind: "close", member: older, reason: "TAKEN_OVER" });
-      this.#remove(older, MEMBER_REPLACED);
+      this.#remove(older, ENDED.replaced);
     }
     this.#generation += 1;
     const member = new GroupMember(this.#generation, name, terms, nowMs);
@@ -148,7 +147,7 @@ export class GroupMachine {
   /** The member's stream has ended, and it does not come in pieces. What it has goes to others. */
   leave(member: GroupMember, nowMs: number): void {
     if (this.#members.has(member.generation)) {
-      this.#remove(member, MEMBER_LEFT);
+      this.#remove(member, ENDED.left);
       this.#rebalance();
       this.#go(nowMs);
     }
@@ -163,11 +162,12 @@ export class GroupMachine {
   }
 
   /** A member that comes in pieces has a stream again: what it has and did not acknowledge comes first. */
-  attach(member: GroupMember, nowMs: number): void {
+  attach(member: GroupMember, terms: MemberTerms, nowMs: number): void {
+    member.terms = terms;
     member.attached = true;
     member.ready = false;
     member.heardAtMs = nowMs;
-    this.#fail(member, failing(member, MEMBER_CAME_AGAIN));
+    this.#fail(member, failing(member, ENDED.cameAgain));
     this.#recover(member);
     this.#go(nowMs);
   }
@@ -197,7 +197,7 @@ export class GroupMachine {
     for (const event of events) {
       const item = this.ledger.take(event);
       if (item.failures >= this.#terms.maxAttempts) {
-        this.ledger.giveUp(item, HOLDER_ENDED);
+        this.ledger.giveUp(item, ENDED.holderEnded);
       } else if (item.state !== "settled") {
         this.#deal.add(item);
       }
@@ -296,7 +296,7 @@ export class GroupMachine {
       const flows = ({ event, version }: GroupItem) =>
         event === undefined || version < (from.get(orderKeyOf(event)) ?? Number.POSITIVE_INFINITY);
       for (const item of this.#deal.sift(flows, this.#holders())) {
-        this.ledger.giveUp(item, PARKED);
+        this.ledger.giveUp(item, ENDED.parked);
       }
     }
   }
@@ -357,7 +357,7 @@ export class GroupMachine {
     const { ackDeadlineMs } = this.#terms;
     for (const member of [...this.#members.values()]) {
       if (!member.attached && nowMs - member.heardAtMs >= ackDeadlineMs) {
-        this.#remove(member, MEMBER_STAYED_AWAY);
+        this.#remove(member, ENDED.stayedAway);
         this.#rebalance();
         continue;
       }
@@ -442,8 +442,4 @@ export class GroupMachine {
       this.#effects.push({ kind: "frame", ...given });
     }
   }
-}
-
-function failing(member: GroupMember, reason: string, passes = (_item: GroupItem) => true): readonly Failure[] {
-  return member.having(passes).map((item) => ({ item, reason, giveUp: false }));
 }

@@ -21,7 +21,7 @@ export interface MemberTerms {
 export class GroupMember {
   readonly generation: number;
   readonly name: string;
-  readonly terms: MemberTerms;
+  terms: MemberTerms;
   /** Its stream takes a frame now. */
   ready = false;
   /** It has a stream. */
