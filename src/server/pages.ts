@@ -87,10 +87,11 @@ function reason(failure: FeedStatus["failure"]): string {
 
 function welcome(status: FeedStatus, url: string, serverVersion: string): string {
   const buf = `npx buf curl${url.startsWith("https") ? "" : " --http2-prior-knowledge"}`;
-  return `Millrace ${serverVersion}: committed Postgres changes, in order, as gRPC, gRPC-Web and Connect streams.
+  return `Millrace ${serverVersion}: committed Postgres changes, in order, as gRPC, gRPC-Web, Connect and server-sent event streams.
 The feed is ${status.state} at version ${status.head} (oldest ${status.oldest}), with ${status.streams} open streams.
 
 Follow it from the oldest version on:
+  curl -N '${url}/v1/events?from=oldest'
   ${buf} --reflect ${url}/millrace.v1.FeedService/Subscribe -d '{"oldest":{}}'
 Ask where it stands:
   curl -H 'content-type: application/json' -d '{}' ${url}/millrace.v1.FeedService/GetStatus

@@ -1,8 +1,10 @@
+import { readFile } from "node:fs/promises";
 import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { describe, expect, it } from "vitest";
 import { FeedError, type FeedErrorCode } from "../../../src/core/errors.ts";
 import type { ClosingReason, Frame } from "../../../src/core/frame.ts";
-import { errorTable } from "../../../src/rpc/errors.ts";
+import { queryParameters } from "../../../src/http-stream/query-reader.ts";
+import { errorTable, httpStatusOf } from "../../../src/rpc/errors.ts";
 import { createScriptedFeed, epoch, opened } from "../rpc/scripted-feed.ts";
 import { serve } from "../rpc/served.ts";
 import { ask, linesOf, messagesOf } from "./http-client.ts";
@@ -166,5 +168,29 @@ describe("a stream that ends", () => {
     const lines = linesOf((await ask(`${other.url}/v1/events?format=ndjson`)).text);
     expect(lines.at(-1)).toMatchObject({ frame: "error", code: "SLOW_CONSUMER", cursor: "c7" });
     expect(messagesOf((await ask(`${other.url}/v1/events`, eventSource)).text).at(-1)?.lastEventId).toBe("c7");
+  });
+});
+
+describe("docs/transports.md", () => {
+  it("gives every code that a stream may fail with the status that it has", async () => {
+    const page = await readFile(new URL("../../../docs/transports.md", import.meta.url), "utf8");
+    const rows = [...page.matchAll(/^\| (\d{3}(?:, \d{3})*) \| (`[A-Z].*) \|$/gm)];
+    const named = rows.flatMap(([, status = "", list = ""]) => {
+      const statuses = status.split(", ").map(Number);
+      return [...list.matchAll(/`([A-Z_]+)`/g)].map(
+        ([, code = ""], at) => [code, statuses[at] ?? statuses[0]] as const,
+      );
+    });
+    expect(named.length).toBeGreaterThan(10);
+    for (const [code, status] of named) {
+      const known = codes.find((one) => one === code);
+      expect([code, known && httpStatusOf(known)]).toEqual([code, status]);
+    }
+  });
+
+  it("has a row for each parameter", async () => {
+    const page = await readFile(new URL("../../../docs/transports.md", import.meta.url), "utf8");
+    const section = page.slice(page.indexOf("| parameter |"), page.indexOf("| `event` |"));
+    for (const name of Object.keys(queryParameters)) expect(section).toContain(`\`${name}\``);
   });
 });
