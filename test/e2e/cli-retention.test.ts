@@ -71,7 +71,13 @@ it("shows and sets what is kept, holds it, prunes it, and says so in the status"
   expect(await query(url, "select count(*)::int as count from millrace.outbox")).toEqual([{ count: 3 }]);
 
   await run("hold", "later", "--after", "2", "--for", "12h");
-  expect(parsed((await run("prune", "--json")).stdout)).toEqual({ dryRun: false, dropped: ["outbox_1"], made: 1 });
+  expect(parsed((await run("prune", "--json")).stdout)).toEqual({
+    dryRun: false,
+    dropped: ["outbox_1"],
+    made: 1,
+    lost: [],
+    expired: [],
+  });
   expect(await run("prune")).toMatchObject({ stdout: "nothing to do\n" });
   expect(await query(url, "select count(*)::int as count from millrace.outbox")).toEqual([{ count: 1 }]);
 
@@ -95,6 +101,39 @@ it("shows and sets what is kept, holds it, prunes it, and says so in the status"
   const text = (await status()).stdout;
   expect(text).toMatch(/^outbox +\d+ KiB, kept 7 d or 50 GiB$/m);
   expect(text).toMatch(/^held back +by hold later, after version 2, until 20\S+$/m);
+  expect(await server.end("SIGTERM")).toBe(0);
+});
+
+it("says which subscriptions hold history back, without a line for each, and which are past the cap", async () => {
+  const url = await cluster.createDatabase();
+  const run = (...args: readonly string[]) => millrace([...args, "--database-url", url], { directory });
+  await run("migrate");
+  await history(url);
+  await query(
+    url,
+    `insert into millrace.subscription
+       (id, definition, is_group, topics, owner, labels, epoch, version, place, cursor, expire_after, last_used_at)
+     select 's' || n, '{}', false, '{}', '', '{}', (millrace.epoch_in_force()).id, least(n, 3), 0, 'c',
+       case when n = 9 then interval '1 hour' end, clock_timestamp() - n * interval '1 day'
+     from generate_series(1, 9) n`,
+  );
+  const listed = (await run("hold")).stdout;
+  expect(listed).toMatch(/subscription +s1 +1 +never +kept\n/);
+  expect(listed.match(/subscription +s/g)?.length).toBe(5);
+  expect(listed).toMatch(/\nand 4 more subscriptions\n$/);
+  expect((await run("prune", "--dry-run")).stdout).toMatch(/kept for subscription s1\n$/);
+  expect(await run("prune")).toMatchObject({
+    stdout: expect.stringMatching(/deleted subscription s9, which nobody used\n$/),
+  });
+  await query(url, "update millrace.tick set time = time - interval '23 days'");
+  const pruned = parsed((await run("prune", "--json")).stdout);
+  expect(pruned).toMatchObject({ dropped: ["outbox_1"], lost: ["s1"], expired: [] });
+  const server = startMillrace(["start", "--json", "--port", "0"], { directory, env: { DATABASE_URL: url } });
+  const started = parsed(await server.line((line) => line.includes('"serverVersion"')));
+  const { stdout } = await millrace(["status", "--url", String(started.url)], { directory });
+  expect(stdout).toMatch(/^subscriptions +8$/m);
+  expect(stdout).toMatch(/^SUBSCRIPTION_LOST: Subscription "s1" was past the cap/m);
+  expect(await (await fetch(`${started.url}/readyz`)).text()).toContain("SUBSCRIPTION_LOST");
   expect(await server.end("SIGTERM")).toBe(0);
 });
 

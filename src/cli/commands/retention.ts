@@ -156,7 +156,9 @@ async function holdCommand(name: string | undefined, options: HoldOptions, termi
     const { heldBack, subscriptions } = await withDatabasePool(options, terminal, (pool) =>
       withLease(pool, terminal.interrupted, (lease) => look(lease.client, () => readStorage(lease))),
     ).catch(explained("list the holds"));
-    await terminal.print(json ? jsonLine(heldBack.map(holdJson)) : holdsText(heldBack, subscriptions.count - subscriptions.lostCount));
+    await terminal.print(
+      json ? jsonLine(heldBack.map(holdJson)) : holdsText(heldBack, subscriptions.count - subscriptions.lostCount),
+    );
     return;
   }
   if (options.release === true) {
@@ -246,12 +248,16 @@ async function prune(options: PruneOptions, terminal: Terminal): Promise<void> {
     }
     const dropped = done.flatMap((round) => round.dropped);
     const made = done.reduce((sum, round) => sum + round.made, 0);
+    const lost = done.flatMap((round) => round.lost);
+    const expired = done.flatMap((round) => round.expired);
     const lines = [
       ...dropped.map((name) => `dropped ${name}\n`),
       made === 0 ? "" : `made ${made} partition${made === 1 ? "" : "s"} ahead\n`,
+      ...lost.map((id) => `subscription ${id} was past the cap: events that it needed are gone\n`),
+      ...expired.map((id) => `deleted subscription ${id}, which nobody used\n`),
     ].join("");
     await terminal.print(
-      options.json === true ? jsonLine({ dryRun: false, dropped, made }) : lines || "nothing to do\n",
+      options.json === true ? jsonLine({ dryRun: false, dropped, made, lost, expired }) : lines || "nothing to do\n",
     );
   }).catch(explained("prune"));
 }
