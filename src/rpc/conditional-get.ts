@@ -13,10 +13,11 @@ const VARY = "Origin, Accept-Encoding";
  * How long an answer may be kept that is the same for ever: a year, which is as long as caches count, and without asking again.
  *
  * Where everybody is anonymous anybody may keep it, for what a shared cache then holds anybody could have read at that time.
- * Otherwise only the caller's own may: a cache between does not know what another caller may see.
+ * Otherwise only the caller's own may: a cache between does not know what another caller may see. Where builders show events, a
+ * page is the same until one of them is another: it is asked for again each time, and mostly answered by its tag.
  */
-export function kept({ anonymous }: { readonly anonymous: boolean }): string {
-  return `${anonymous ? "public" : "private"}, max-age=31536000, immutable`;
+export function kept({ anonymous, built }: { readonly anonymous: boolean; readonly built: boolean }): string {
+  return `${anonymous ? "public" : "private"}, ${built ? "no-cache" : "max-age=31536000, immutable"}`;
 }
 
 /**

@@ -25,6 +25,8 @@ export interface FeedServiceOptions extends StreamDefaults {
   /** Default: there are none. */
   readonly subscriptions?: Subscriptions | undefined;
   readonly clock: Clock;
+  /** Whether builders show events now. Default: they never do. */
+  readonly built?: (() => boolean) | undefined;
   /** Default: polls of the feed, whose numbers nobody reads. */
   readonly polls?: Polls | undefined;
   /** What is wrong beyond what the feed itself knows. Must answer from memory: GetStatus reads no table. */

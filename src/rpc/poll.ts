@@ -19,6 +19,8 @@ import { definitionOf, groupTermsOf, milliseconds } from "./subscription-definit
 export interface PollOptions {
   readonly polls: Polls;
   readonly clock: Clock;
+  /** Whether builders show events now. Default: they never do. */
+  readonly built?: (() => boolean) | undefined;
 }
 
 const DEFAULT_MAX_EVENTS = 1_000;
@@ -44,7 +46,7 @@ export function createPoll(options: PollOptions) {
 async function pollPosition(
   request: PollRequest,
   context: HandlerContext,
-  { polls, clock }: PollOptions,
+  { polls, clock, built }: PollOptions,
 ): Promise<PollResponse> {
   assertOfPosition(request);
   const terms = termsOf(request, context, clock);
@@ -58,7 +60,7 @@ async function pollPosition(
   };
   const page = await polls.poll(asked, context.signal);
   if (context.requestMethod === "GET" && isForEver(request, page)) {
-    context.responseHeader.set("Cache-Control", kept({ anonymous: true }));
+    context.responseHeader.set("Cache-Control", kept({ anonymous: true, built: built?.() ?? false }));
   }
   return response(page, codec, terms);
 }
