@@ -130,7 +130,12 @@ class Store implements PostgresStore {
       pingMs: options.pingMs,
     });
     // The tail's connection is never idle for long; were it closed while the feed sleeps, waking up would make a new one.
-    this.#tailPool = createPool({ url, max: 1, idleMs: 0, watch: watch.sessions("tail", onTailHopeless) });
+    this.#tailPool = createPool({
+      url,
+      max: 1,
+      idleMs: 0,
+      watch: watch.sessions("tail", { onHopeless: onTailHopeless }),
+    });
     const history = options.historyConnections ?? 4;
     this.#historyPool = createPool({ url, max: history, idleMs, watch: watch.sessions("history") });
     const service = options.serviceConnections ?? 4;
@@ -143,7 +148,8 @@ class Store implements PostgresStore {
     this.#subscriptions = new PostgresSubscriptions({ pool: this.#servicePool, epoch: () => this.epoch });
     // Each open snapshot has one, and one of them a second while it opens; one is for the moments when one has to ask.
     const snapshots = (options.snapshots?.maxOpen ?? 8) + 2;
-    this.#snapshotPool = createPool({ url, max: snapshots, idleMs, watch: watch.sessions("snapshot") });
+    const copying = watch.sessions("snapshot", { allowedMs: options.snapshots?.deadlineMs });
+    this.#snapshotPool = createPool({ url, max: snapshots, idleMs, watch: copying });
   }
 
   get wakeUp(): WakeUp {

@@ -61,6 +61,14 @@ export interface SessionWatchOptions {
   readonly allowedMs?: Partial<Readonly<Record<PartName, number>>> | undefined;
 }
 
+/** How the connections of one part are watched. */
+export interface PartSessionsOptions {
+  /** See `PartOptions.onHopeless`. */
+  readonly onHopeless?: ((reason: FeedError) => void) | undefined;
+  /** Milliseconds for which its statements may be silent by right. Default: as `parts` has it. */
+  readonly allowedMs?: number | undefined;
+}
+
 /** Watches connections by part. Stop it last: what it watches may be ending. */
 export class SessionWatch {
   readonly watchdog: Watchdog;
@@ -82,10 +90,10 @@ export class SessionWatch {
   }
 
   /** For the connections of this part: give it to `createPool` or `createClient`. */
-  sessions(name: PartName, onHopeless?: (reason: FeedError) => void): WatchedSessions {
+  sessions(name: PartName, { onHopeless, allowedMs: hereMs }: PartSessionsOptions = {}): WatchedSessions {
     const { what, allowedMs: usualMs, ...part } = parts[name];
     const watched = this.watchdog.part({ name, ...part, onHopeless });
-    const allowedMs = this.#allowedMs[name] ?? usualMs;
+    const allowedMs = this.#allowedMs[name] ?? hereMs ?? usualMs;
     return new WatchedSessions(watched, { what, allowedMs }, `millrace ${name} ${this.#id}`, this.#inquiries);
   }
 
