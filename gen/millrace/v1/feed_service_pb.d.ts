@@ -839,7 +839,8 @@ export declare const CheckpointSchema: GenMessage<Checkpoint>;
 
 /**
  * Matching events were left out. Comes before the events that follow them, and never lies across a checkpoint: between any
- * two checkpoints, without selectors, the events that came and all `dropped` add up to the difference of their versions.
+ * two checkpoints, without selectors, the events that came and all `dropped` add up to the difference of their versions, less
+ * the events that builders hide from everybody (docs/sources.md).
  *
  * @generated from message millrace.v1.Gap
  */

@@ -364,7 +364,7 @@ export declare const SourceSchema: GenMessage<Source>;
  */
 export declare type SourceProblem = Message<"millrace.v1.SourceProblem"> & {
   /**
-   * Stable name, as in docs/errors.md.
+   * Stable name, as in docs/capture.md.
    *
    * @generated from field: string code = 1;
    */
