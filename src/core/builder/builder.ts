@@ -18,6 +18,8 @@ export interface Change {
   readonly before: Row | undefined;
   /** The row as it is now; `undefined` in a DELETE. */
   readonly after: Row | undefined;
+  /** What there is of the row: as it is now, in a DELETE as it was; empty where that is not kept. */
+  readonly row: Row;
   readonly headers: Readonly<Record<string, string>>;
   /** When the change was written; of a snapshot's row, when the snapshot settled. */
   readonly occurredAt: Date;

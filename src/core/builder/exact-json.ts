@@ -1,13 +1,9 @@
-declare global {
-  interface JSON {
-    /** Of the language since 2025; the library's types do not have it yet. */
-    rawJSON(text: string): unknown;
-    parse(
-      text: string,
-      reviver: (key: string, value: unknown, context: { readonly source?: string }) => unknown,
-    ): unknown;
-  }
-}
+/** Of the language since 2025; the types of its library do not have them yet. */
+const parse = JSON.parse as (
+  text: string,
+  reviver: (key: string, value: unknown, context: { readonly source?: string }) => unknown,
+) => unknown;
+const { rawJSON } = JSON as JSON & { readonly rawJSON: (text: string) => unknown };
 
 /** Whole numbers of so many digits may be beyond what a double holds exactly. */
 const MANY_DIGITS = /\d{16}/;
@@ -18,7 +14,7 @@ export function parseExactly(text: string): unknown {
   if (!MANY_DIGITS.test(text)) {
     return JSON.parse(text);
   }
-  return JSON.parse(text, (_key, value, { source }) =>
+  return parse(text, (_key, value, { source }) =>
     typeof value === "number" && source !== undefined && !Number.isSafeInteger(value) && WHOLE.test(source)
       ? BigInt(source)
       : value,
@@ -34,7 +30,7 @@ export function textOf(value: unknown): string | undefined {
   if (typeof value !== "bigint" && !holdsBigint(value, 0)) {
     return JSON.stringify(value);
   }
-  return JSON.stringify(value, (_key, part: unknown) => (typeof part === "bigint" ? JSON.rawJSON(String(part)) : part));
+  return JSON.stringify(value, (_key, part: unknown) => (typeof part === "bigint" ? rawJSON(String(part)) : part));
 }
 
 const DEEP = 64;

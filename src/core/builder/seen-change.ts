@@ -3,6 +3,7 @@ import type { Change, Row } from "./builder.ts";
 import { frozen, parseExactly } from "./exact-json.ts";
 
 const decoder = new TextDecoder();
+const NO_ROW: Row = Object.freeze({});
 const NO_HEADERS: Readonly<Record<string, string>> = Object.freeze({});
 
 /** An event as a builder sees it. What it does not look at is not taken apart. */
@@ -31,6 +32,10 @@ export class SeenChange implements Change {
   get after(): Row | undefined {
     this.#after ??= rowOf(this.#event.after);
     return this.#after;
+  }
+
+  get row(): Row {
+    return this.after ?? this.before ?? NO_ROW;
   }
 
   get headers(): Readonly<Record<string, string>> {

@@ -96,6 +96,19 @@ describe("a builder", () => {
     expect(made.before).toBe(of.before);
   });
 
+  it("sees what there is of the row, whatever has happened to it", () => {
+    const rowOf = (of: Event) => {
+      let seen: unknown;
+      build(({ row }: Parameters<Builder>[0]) => {
+        seen = row;
+      }, of);
+      return seen;
+    };
+    expect(rowOf(event({ old: '{"id":6}' }))).toEqual({ id: 7, note: "a" });
+    expect(rowOf(event({ operation: "DELETE", after: undefined, old: '{"id":6}' }))).toEqual({ id: 6 });
+    expect(rowOf(event({ operation: "DELETE", after: undefined }))).toEqual({});
+  });
+
   it("tells of what a DELETE has deleted", () => {
     const of = event({ operation: "DELETE", after: undefined, old: '{"id":7}' });
     const { event: made } = build(
