@@ -1,7 +1,7 @@
 import type pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import { nearNames } from "../core/near-names.ts";
 import { sqlStateOf } from "../postgres/database-error.ts";
-import { nearNames } from "./near-names.ts";
 
 /** Throws, with the names that may have been meant, unless there is a table of this name, written as in SQL. */
 export async function assertTable(client: pg.ClientBase, name: string): Promise<void> {

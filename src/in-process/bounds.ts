@@ -1,5 +1,6 @@
 import { FeedError } from "../core/errors.ts";
 import type { PolicyKind } from "../core/policy/policy.ts";
+import { unknownNames, type Violation } from "./known-names.ts";
 import type { FollowOptions } from "./request.ts";
 
 const KINDS: Readonly<Record<PolicyKind, true>> = {
@@ -15,7 +16,7 @@ const KINDS: Readonly<Record<PolicyKind, true>> = {
  * What validation does for requests over the wire. Options of programs without types come as they are, and a stream that
  * keeps one of ten events must not be asked for one of none.
  *
- * @throws FeedError INVALID_REQUEST, with every option that is out of its bounds
+ * @throws FeedError INVALID_REQUEST, with every option that is out of its bounds or that there is not
  */
 export function assertWithinBounds(options: FollowOptions): void {
   const { policy } = options;
@@ -28,9 +29,12 @@ export function assertWithinBounds(options: FollowOptions): void {
     ["policy.maxLagEvents", policy?.maxLagEvents, 1],
     ["policy.sampleEvery", policy?.sampleEvery, 2],
   ];
-  const violations = bounded
-    .filter(([, value, least]) => value !== undefined && !(Number.isFinite(value) && value >= least))
-    .map(([field, value, least]) => ({ field, message: `is ${value}; the least is ${least}` }));
+  const violations = [
+    ...unknownNames(options),
+    ...bounded
+      .filter(([, value, least]) => value !== undefined && !(Number.isFinite(value) && value >= least))
+      .map(([field, value, least]) => ({ field, message: `is ${value}; the least is ${least}` })),
+  ];
   if (policy !== undefined && !Object.hasOwn(KINDS, policy.kind)) {
     violations.push({
       field: "policy.kind",
@@ -40,6 +44,10 @@ export function assertWithinBounds(options: FollowOptions): void {
   const [first] = violations;
   if (first !== undefined) {
     const action = "Correct the options; what is left out has a default.";
-    throw new FeedError("INVALID_REQUEST", `${first.field} ${first.message}.`, action, { violations });
+    throw new FeedError("INVALID_REQUEST", sentence(first), action, { violations });
   }
+}
+
+function sentence({ field, message }: Violation): string {
+  return `${field} ${message}${message.endsWith("?") ? "" : "."}`;
 }

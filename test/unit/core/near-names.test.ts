@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { nearNames } from "../../../src/cli/near-names.ts";
+import { nearNames } from "../../../src/core/near-names.ts";
 
 const tables = ["public.orders", "public.order_items", "shop.customers", "public.a"];
 
