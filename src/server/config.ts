@@ -15,7 +15,7 @@ const postgresUrl = z
   .string()
   .refine((text) => URL.canParse(text) && /^postgres(ql)?:$/.test(new URL(text).protocol), "must be postgres://…");
 /** `67108864`, `64MiB`, `64m`. */
-const bytes = (min: number) =>
+const bytes = (min: number, max = Number.MAX_SAFE_INTEGER) =>
   z
     .union([z.number(), z.string()])
     .transform((value, context) => {
@@ -26,7 +26,12 @@ const bytes = (min: number) =>
       }
       return Number(match[1]) * (factors[(match[2] ?? "").toLowerCase()] ?? 1);
     })
-    .pipe(z.number().min(min, { error: `must be at least ${min} bytes` }));
+    .pipe(
+      z
+        .number()
+        .min(min, { error: `must be at least ${min} bytes` })
+        .max(max, { error: `must be at most ${max} bytes` }),
+    );
 const list = z.union([
   z.array(z.string()),
   z.string().transform((text) =>
@@ -73,7 +78,7 @@ export const configSchema = z
         "Open streams of one address; 0 for no limit but --max-streams, as behind a proxy all have one address",
       ),
     maxSelectors: count(1, 64).default(64).describe("Selectors of one stream"),
-    maxFilterBytes: bytes(1).default(4096).describe("Largest filter, in bytes of its text"),
+    maxFilterBytes: bytes(1, 65_536).default(4096).describe("Largest filter, in bytes of its text"),
     maxFilterCost: count(1, 1_000_000).default(1000).describe("Dearest filter, in nodes that one evaluation may visit"),
     maxLanes: count(1, 1_000_000)
       .default(10_000)

@@ -79,6 +79,11 @@ describe("the configuration", () => {
     ["a port too high", { port: "65536" }, "--port (PORT) must be a whole number between 0 and 65535"],
     ["a size that is none", { logBytes: "lots" }, "--log-bytes (MILLRACE_LOG_BYTES) must be a number of bytes"],
     ["a size too small", { logBytes: "1k" }, "--log-bytes (MILLRACE_LOG_BYTES) must be at least 1048576 bytes"],
+    [
+      "filters longer than any request may carry",
+      { maxFilterBytes: 65_537 },
+      "--max-filter-bytes (MILLRACE_MAX_FILTER_BYTES) must be at most 65536 bytes",
+    ],
     ["a switch that is none", { insecure: "maybe" }, "--insecure (MILLRACE_INSECURE) must be true or false"],
     ["a level that is none", { logLevel: "loud" }, "--log-level (MILLRACE_LOG_LEVEL) must be one of trace, debug"],
     ["an origin with a path", { corsOrigins: "https://a.example/x" }, "--cors-origins (MILLRACE_CORS_ORIGINS) must be"],
