@@ -9,7 +9,7 @@ import { orderOf, orderTexts, walksIndex } from "./key-range.ts";
 import { imageExpression } from "./snapshot-sources.ts";
 import { type SnapshotSource, type StatedSource, shownColumns } from "./sources.ts";
 import type { Spool } from "./spool.ts";
-import { beforeCopy, copyRows } from "./statements.ts";
+import { beforeCopy, copyRows, rewrittenTables } from "./statements.ts";
 import { watchWaiters } from "./waiters.ts";
 
 /** How long and how large a copy may become. */
@@ -162,8 +162,15 @@ class Copy implements RunningCopy {
       await this.#task.spool.write(chunk);
       this.#bytes += chunk.length;
     }
+    await this.#assertUnaltered();
     this.#whole = false;
     this.#stated = undefined;
+  }
+
+  async #assertUnaltered(): Promise<void> {
+    if (this.#stated === undefined || this.#over) return;
+    const [row] = await this.#task.established.reader.rows<{ name: string }>(rewrittenTables);
+    if (row !== undefined) throw altered(this.#stated, row.name);
   }
 
   async #imageOf(source: SnapshotSource): Promise<string | undefined> {
@@ -207,6 +214,15 @@ function wrongState({ table }: StatedSource, cause: unknown): FeedError {
     `The initial state of ${table} cannot be read: ${reason}.`,
     "Correct `initialState` in the server's configuration, and name tables with their schemas; or leave the topic out of the snapshot.",
     { cause },
+  );
+}
+
+function altered({ table }: StatedSource, name: string): FeedError {
+  return new FeedError(
+    "DATABASE_UNAVAILABLE",
+    `The initial state of ${table} could not be read: ${name} was altered or truncated meanwhile.`,
+    "Take the snapshot again.",
+    { retryAfterMs: 1_000 },
   );
 }
 

@@ -81,6 +81,21 @@ export const somebodyWaits = `
       union all select s.relid from millrace.source s where s.id = any ($1))
   limit 1`;
 
+/**
+ * After a query that stands for rows: the tables that it read which are not what its snapshot knew.
+ *
+ * Message 1 locks the sources alone. Which tables a query reads is known once it has, and it holds their locks from then on;
+ * one that was rewritten or truncated between the snapshot and that lock was empty to it, silently. Then its storage is
+ * another than the one in the catalog as the snapshot sees it, where a table that was made since is not at all.
+ */
+export const rewrittenTables = `
+  select coalesce(l.relation::pg_catalog.regclass::text, l.relation::text) as name
+  from pg_catalog.pg_locks l left join pg_catalog.pg_class c on c.oid = l.relation
+  where l.pid = pg_catalog.pg_backend_pid() and l.locktype = 'relation' and l.relation >= 16384
+    and (c.oid is null or c.relkind in ('r', 'p', 'm')
+      and coalesce(pg_catalog.pg_relation_filenode(c.oid), 0) <> c.relfilenode)
+  limit 1`;
+
 /** Message 4. */
 export function adoptSnapshot(snapshot: string): string {
   return `set transaction snapshot ${pg.escapeLiteral(snapshot)}`;
