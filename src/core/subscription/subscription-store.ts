@@ -10,7 +10,8 @@ import type { Image, Operation, Version } from "../event.ts";
 export interface SubscriptionStore {
   /**
    * @returns the record, and whether it was there before with the same definition, owner, labels and expiry
-   * @throws FeedError SUBSCRIPTION_EXISTS, HISTORY_LOST when its position is not kept any more
+   * @throws FeedError SUBSCRIPTION_EXISTS, HISTORY_LOST when its position is not kept any more, EPOCH_CHANGED when it is one of
+   * an unrelated history, INVALID_REQUEST for what cannot be stored
    */
   create(
     subscription: NewSubscription,
@@ -31,7 +32,7 @@ export interface SubscriptionStore {
    * Moves it, also back, and ends LOST; forgets `delivered` and `progress`, and raises the generation: what the older one says
    * is fenced.
    *
-   * @throws FeedError HISTORY_LOST when the position is not kept any more
+   * @throws FeedError HISTORY_LOST when the position is not kept any more, EPOCH_CHANGED when it is one of an unrelated history
    */
   seek(id: string, position: StoredPosition, signal: AbortSignal): Promise<SubscriptionRecord>;
 
@@ -100,6 +101,7 @@ export interface StoredPosition {
 
 /** A subscription to be. */
 export interface NewSubscription {
+  /** See `isSubscriptionId`. Whoever asks for another is told that there is no such subscription. */
   readonly id: string;
   /** What it delivers and how, as whoever reads it again wrote it. */
   readonly definition: string;

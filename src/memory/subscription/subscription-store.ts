@@ -11,6 +11,7 @@ import {
   subscriptionNotFound,
   subscriptionPaused,
 } from "../../core/subscription/store-failures.ts";
+import { assertSubscriptionId } from "../../core/subscription/subscription-id.ts";
 import type {
   Advance,
   AdvanceOutcome,
@@ -65,6 +66,7 @@ export class MemorySubscriptions implements SubscriptionStore {
   }
 
   async create(subscription: NewSubscription, signal: AbortSignal) {
+    assertSubscriptionId(subscription.id);
     const nowMs = await this.#enter(signal);
     const there = this.#rows.get(subscription.id);
     if (there !== undefined) {

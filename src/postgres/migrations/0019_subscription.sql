@@ -5,7 +5,7 @@
 -- of the old row's beginning on.
 
 create table millrace.subscription (
-  id text collate "C" primary key check (id <> '' and octet_length(id) <= 255),
+  id text collate "C" primary key check (id ~ '^[A-Za-z0-9_.:/-]{1,255}$'),
   definition text not null,
   is_group boolean not null,
   topics text[] not null,

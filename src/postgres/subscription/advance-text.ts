@@ -9,6 +9,9 @@ export interface AdvanceText {
   readonly letters: string | null;
 }
 
+/** How reasons of dead letters are written. */
+export type Reasons = "as they are" | "ascii";
+
 const decoder = new TextDecoder();
 
 /** Postgres stores no U+0000, and a string that JavaScript cut in the middle of a character has no UTF-8 form. */
@@ -31,13 +34,18 @@ export function inRounds(asked: readonly { readonly id: string }[]): readonly (r
 }
 
 /** Writes one round. */
-export function advanceText(advances: readonly Advance[]): AdvanceText {
+export function advanceText(advances: readonly Advance[], reasons: Reasons): AdvanceText {
   const settled = advances.flatMap(({ id, generation, settledDeadLetters = [] }) =>
-    settledDeadLetters.map((version) => ({ i: storable(id), g: generation, v: version })),
+    settledDeadLetters.map((version) => ({ i: id, g: generation, v: version })),
   );
   const letters = advances.flatMap(({ id, generation, deadLetters = [] }) => [
     // The last of several of one version is meant: a statement can insert or replace a row only once.
-    ...new Map(deadLetters.map((letter) => [letter.version, letterOf(id, generation, letter)])).values(),
+    ...new Map(
+      deadLetters.map((letter) => [
+        letter.version,
+        letterOf(letter, { i: id, g: generation, r: reasonOf(letter, reasons) }),
+      ]),
+    ).values(),
   ]);
   return {
     advances: JSON.stringify(advances.map(advanceOf)),
@@ -48,7 +56,7 @@ export function advanceText(advances: readonly Advance[]): AdvanceText {
 
 function advanceOf({ id, generation, position, delivered, progress }: Advance): unknown {
   return {
-    i: storable(id),
+    i: id,
     g: generation,
     e: position?.epoch,
     v: position?.version,
@@ -59,10 +67,14 @@ function advanceOf({ id, generation, position, delivered, progress }: Advance): 
   };
 }
 
-function letterOf(id: string, generation: number, letter: NewDeadLetter): unknown {
+/** A database may be in an encoding that lacks characters of what clients say. */
+function reasonOf({ reason }: NewDeadLetter, reasons: Reasons): string {
+  return reasons === "ascii" ? reason.replaceAll(/[^ -~]/gu, "?") : storable(reason);
+}
+
+function letterOf(letter: NewDeadLetter, rest: object): unknown {
   return {
-    i: storable(id),
-    g: generation,
+    ...rest,
     v: letter.version,
     t: storable(letter.topic),
     k: letter.key === undefined ? undefined : storable(letter.key),
@@ -74,6 +86,5 @@ function letterOf(id: string, generation: number, letter: NewDeadLetter): unknow
     m: letter.occurredAtMicros,
     n: letter.transition,
     y: letter.attempts,
-    r: storable(letter.reason),
   };
 }

@@ -33,7 +33,7 @@ export class GatheredClaims {
   }
 
   async claim(id: string, claimant: Claimant, signal: AbortSignal): Promise<ClaimAnswer> {
-    const answer = await this.#questions.about({ ...claimant, id: storable(id) }, signal);
+    const answer = await this.#questions.about({ ...claimant, id }, signal);
     if (answer !== undefined) return answer;
     throw new FeedError("INTERNAL", "The database gave no answer to a claim.", "Report it.");
   }

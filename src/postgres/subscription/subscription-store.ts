@@ -11,6 +11,7 @@ import {
   subscriptionNotFound,
   subscriptionPaused,
 } from "../../core/subscription/store-failures.ts";
+import { assertSubscriptionId, isSubscriptionId } from "../../core/subscription/subscription-id.ts";
 import type {
   Advance,
   AdvanceOutcome,
@@ -33,7 +34,8 @@ import { withLease } from "../lease.ts";
 import type { Literal } from "../literal.ts";
 import { queryError } from "../query-error.ts";
 import { readBounds } from "../statements/find-ticks.ts";
-import { advanceText, inRounds, storable } from "./advance-text.ts";
+import { advanceText, inRounds, type Reasons, storable } from "./advance-text.ts";
+import { isUnstorable, unstorable } from "./encoding.ts";
 import { GatheredClaims } from "./gathered-claims.ts";
 import {
   type DeadLetterRow,
@@ -85,6 +87,7 @@ export class PostgresSubscriptions implements SubscriptionStore {
 
   async create(subscription: NewSubscription, signal: AbortSignal) {
     const { id, definition, isGroup, topics, owner, labels, expireAfterMs = null, position } = subscription;
+    assertSubscriptionId(id);
     assertStorable(subscription);
     const values = [id, definition, isGroup, topics, owner, JSON.stringify(labels), expireAfterMs];
     const [outcomes = [], records = []] = await this.#write(
@@ -102,7 +105,8 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async get(id: string, signal: AbortSignal): Promise<SubscriptionRecord> {
-    const row = await this.#records.about(storable(id), signal);
+    assertNamed(id);
+    const row = await this.#records.about(id, signal);
     return recordIn(row === undefined ? [] : [row], id);
   }
 
@@ -130,20 +134,22 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async delete(id: string, signal: AbortSignal): Promise<SubscriptionRecord> {
+    assertNamed(id);
     const [records = []] = await this.#write(
       "delete the subscription",
-      [[sql.deleteSubscription, [this.#epoch, storable(id)]]],
+      [[sql.deleteSubscription, [this.#epoch, id]]],
       signal,
     );
     return recordIn(records, id);
   }
 
   async pause(id: string, paused: boolean, signal: AbortSignal): Promise<SubscriptionRecord> {
+    assertNamed(id);
     const [, records = []] = await this.#write(
       "pause or resume the subscription",
       [
-        [sql.pauseSubscription, [this.#epoch, storable(id), paused]],
-        [sql.recordOf, [storable(id)]],
+        [sql.pauseSubscription, [this.#epoch, id, paused]],
+        [sql.recordOf, [id]],
       ],
       signal,
     );
@@ -151,11 +157,12 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async seek(id: string, position: StoredPosition, signal: AbortSignal): Promise<SubscriptionRecord> {
+    assertNamed(id);
     const [outcomes = [], records = []] = await this.#write(
       "move the subscription",
       [
-        [sql.seekSubscription, [this.#epoch, storable(id), ...positionValues(position)]],
-        [sql.recordOf, [storable(id)]],
+        [sql.seekSubscription, [this.#epoch, id, ...positionValues(position)]],
+        [sql.recordOf, [id]],
       ],
       signal,
     );
@@ -164,6 +171,7 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async claim(id: string, claimant: Claimant, signal: AbortSignal): Promise<Claim> {
+    assertNamed(id);
     const { outcome, row } = await this.#claims.claim(id, claimant, signal);
     if (row === undefined || outcome === "gone") throw subscriptionNotFound(id);
     if (outcome === "paused") throw subscriptionPaused(id);
@@ -181,37 +189,43 @@ export class PostgresSubscriptions implements SubscriptionStore {
   async advance(advances: readonly Advance[], signal: AbortSignal): Promise<readonly AdvanceOutcome[]> {
     if (advances.length === 0) return [];
     const rounds = inRounds(advances);
-    const answers = await this.#write<AdvanceRow>(
-      "acknowledge",
-      rounds.map((indexes) => {
-        const text = advanceText(indexes.flatMap((index) => advances[index] ?? []));
-        return [sql.advanceSubscriptions, [this.#epoch, text.advances, text.settled, text.letters]];
-      }),
-      signal,
-    );
+    const write = (reasons: Reasons) =>
+      this.#write<AdvanceRow>(
+        "acknowledge",
+        rounds.map((indexes) => {
+          const round = indexes.flatMap((index) => advances[index] ?? []).filter(({ id }) => isSubscriptionId(id));
+          const text = advanceText(round, reasons);
+          return [sql.advanceSubscriptions, [this.#epoch, text.advances, text.settled, text.letters]];
+        }),
+        signal,
+      );
+    const answers = await write("as they are").catch((error: unknown) => {
+      // Reasons are whatever clients say; all else comes from this database.
+      if (isUnstorable(error)) return write("ascii");
+      throw error;
+    });
     const outcomes = new Map<number, AdvanceOutcome>();
     for (const [round, indexes] of rounds.entries()) {
       const byId = new Map(answers[round]?.map((row) => [row.id, row]));
-      for (const index of indexes) outcomes.set(index, advanceOutcome(byId.get(storable(advances[index]?.id ?? ""))));
+      for (const index of indexes) outcomes.set(index, advanceOutcome(byId.get(advances[index]?.id ?? "")));
     }
     return advances.map((_, index) => outcomes.get(index) ?? { kind: "gone" });
   }
 
   async renew(held: readonly HeldClaim[], leaseMs: number, signal: AbortSignal): Promise<readonly string[]> {
-    if (held.length === 0) return [];
     const values = [this.#epoch, ...claims(held), leaseMs];
     const [rows = []] = await this.#write("renew claims", [[sql.renewSubscriptions, values]], signal);
     const lost = new Set(rows.map(({ id }) => id));
-    return held.map(({ id }) => id).filter((id) => lost.has(storable(id)));
+    return held.map(({ id }) => id).filter((id) => lost.has(id) || !isSubscriptionId(id));
   }
 
   async release(held: readonly HeldClaim[], signal: AbortSignal): Promise<void> {
-    if (held.length === 0) return;
     await this.#write("give claims up", [[sql.releaseSubscriptions, [this.#epoch, ...claims(held)]]], signal);
   }
 
   async deadLetters(id: string, filter: DeadLetterFilter, page: PageOf<Version>, signal: AbortSignal) {
-    const values = [this.#epoch, storable(id), ...filterValues(filter), page.after ?? null, page.limit + 1];
+    assertNamed(id);
+    const values = [this.#epoch, id, ...filterValues(filter), page.after ?? null, page.limit + 1];
     const rows = await this.#read<DeadLetterRow>("list dead letters", sql.listDeadLetters, values, signal);
     if (rows[0]?.there !== true) throw subscriptionNotFound(id);
     const found = rows.flatMap(({ version, ...row }) =>
@@ -221,13 +235,14 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   async discardDeadLetters(id: string, filter: DeadLetterFilter, signal: AbortSignal) {
+    assertNamed(id);
     interface Discarded {
       readonly there: boolean;
       readonly discarded: number;
       readonly remaining: number;
     }
     const [versions, key] = filterValues(filter);
-    const values = [this.#epoch, storable(id), versions ?? null, key ?? null];
+    const values = [this.#epoch, id, versions ?? null, key ?? null];
     const [[row] = []] = await this.#write<Discarded>(
       "discard dead letters",
       [[sql.discardDeadLetters, values]],
@@ -243,7 +258,7 @@ export class PostgresSubscriptions implements SubscriptionStore {
   }
 
   states(ids: readonly string[], signal: AbortSignal): Promise<readonly SubscriptionState[]> {
-    return this.#read("look at subscriptions", sql.readStates, [this.#epoch, ids.map(storable)], signal);
+    return this.#read("look at subscriptions", sql.readStates, [this.#epoch, ids.filter(isSubscriptionId)], signal);
   }
 
   async summary(signal: AbortSignal): Promise<SubscriptionSummary> {
@@ -286,7 +301,7 @@ export class PostgresSubscriptions implements SubscriptionStore {
       return await withLease(this.#options.pool, signal, (lease) => lease.rows<R>(statement, values));
     } catch (error) {
       if (signal.aborted) throw signal.reason;
-      throw queryError(error, doing);
+      throw isUnstorable(error) ? unstorable(error) : queryError(error, doing);
     }
   }
 
@@ -306,7 +321,7 @@ export class PostgresSubscriptions implements SubscriptionStore {
       });
     } catch (error) {
       if (signal.aborted) throw signal.reason;
-      throw queryError(error, doing);
+      throw isUnstorable(error) ? unstorable(error) : queryError(error, doing);
     }
   }
 }
@@ -341,7 +356,8 @@ function positionValues(position: StoredPosition): readonly [string, Version, nu
 }
 
 function claims(held: readonly HeldClaim[]): readonly [readonly string[], readonly string[]] {
-  return [held.map(({ id }) => storable(id)), held.map(({ generation }) => String(generation))];
+  const named = held.filter(({ id }) => isSubscriptionId(id));
+  return [named.map(({ id }) => id), named.map(({ generation }) => String(generation))];
 }
 
 function filterValues({ versions, key }: DeadLetterFilter): readonly [readonly string[] | null, string | null] {
@@ -353,14 +369,14 @@ function storableLabels(labels: Readonly<Record<string, string>>): Readonly<Reco
 }
 
 /** @throws FeedError INVALID_REQUEST */
-function assertStorable({ id, definition, owner, labels, position }: NewSubscription): void {
-  const texts = [id, definition, owner, position.cursor, ...Object.entries(labels).flat()];
-  if (texts.every((text) => storable(text) === text)) return;
-  throw new FeedError(
-    "INVALID_REQUEST",
-    "A name, an owner, a label or a filter holds the character U+0000, which Postgres cannot store.",
-    "Leave it out.",
-  );
+function assertStorable({ definition, owner, labels, position }: NewSubscription): void {
+  const texts = [definition, owner, position.cursor, ...Object.entries(labels).flat()];
+  if (texts.some((text) => storable(text) !== text)) throw unstorable();
+}
+
+/** Of another name there is none, and what is asked in a batch must not fail those that are asked beside it. */
+function assertNamed(id: string): void {
+  if (!isSubscriptionId(id)) throw subscriptionNotFound(id);
 }
 
 function noAnswer(): FeedError {

@@ -151,7 +151,7 @@ describe("a subscription", () => {
     await forgetter.query("commit");
     for (const outcome of await Promise.all(waiting)) expect(outcome).toMatchObject({ code: "HISTORY_LOST" });
     // The other way round: who forgets waits for the one that is being created, and minds it.
-    expect(await subscriptions.create(subscription("in time", store, { position: at(4, store) }), never)).toMatchObject(
+    expect(await subscriptions.create(subscription("in-time", store, { position: at(4, store) }), never)).toMatchObject(
       {
         record: { state: "ACTIVE" },
       },

@@ -1,9 +1,10 @@
 import { expect, test } from "vitest";
 import { FeedError } from "../../../src/core/errors.ts";
 import type { Claim } from "../../../src/core/subscription/subscription-store.ts";
+import { migrate } from "../../../src/postgres/migrate.ts";
 import { createPostgresStore } from "../../../src/postgres/store.ts";
 import { at, claimant, subscription } from "../../contract/subscriptions/world.ts";
-import { freshDatabase } from "../../support/cluster.ts";
+import { freshDatabase, sharedCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/deadline.ts";
 import { query } from "../../support/restores.ts";
 import { never } from "../ordering/stage.ts";
@@ -68,6 +69,55 @@ test("thousands who take their subscriptions up together share a few transaction
   const calls = "select calls::int from pg_stat_user_functions where funcname = 'claim_subscriptions'";
   await eventually(async () => (await query(url, calls)).length > 0);
   expect(Number((await query(url, calls))[0]?.[0])).toBeLessThan(10);
+});
+
+test("what a database's encoding lacks is refused, and no acknowledgement fails for it", async () => {
+  const cluster = await sharedCluster();
+  const name = `latin_${process.pid}`;
+  const provider = await query(
+    cluster.url(),
+    "select case when current_setting('server_version_num')::int >= 150000 then 'locale_provider libc' else '' end",
+  );
+  await query(
+    cluster.url(),
+    `create database ${name} template template0 encoding 'LATIN1' locale 'C' ${provider[0]?.[0]}`,
+  );
+  const url = cluster.url(name);
+  await migrate(url);
+  const store = createPostgresStore({ url, directUrl: false });
+  await store.start(never);
+  const { subscriptions } = store;
+  const asked = subscription("g", store, { isGroup: true, owner: "Zürich" });
+  for (const rest of [{ owner: "東京" }, { labels: { city: "東京" } }, { definition: '"東京"' }, { owner: "\0" }]) {
+    await expect(subscriptions.create({ ...asked, ...rest }, never)).rejects.toMatchObject({ code: "INVALID_REQUEST" });
+  }
+  await subscriptions.create(asked, never);
+  await subscriptions.create(subscription("other", store), never);
+  const { record } = await subscriptions.claim("g", claimant("r"), never);
+  const letter = {
+    version: 1,
+    topic: "t",
+    key: "ü",
+    operation: "MESSAGE",
+    transaction: "1",
+    occurredAtMicros: 0,
+  } as const;
+  const rest = { before: undefined, after: undefined, headers: undefined, transition: undefined, attempts: 1 };
+  const told = await subscriptions.advance(
+    [
+      { id: "other", generation: 0, position: at(0, store, "-later") },
+      { id: "g", generation: record.generation, deadLetters: [{ ...letter, ...rest, reason: "東京 ü\0 failed" }] },
+    ],
+    never,
+  );
+  expect(told.map(({ kind }) => kind)).toEqual(["advanced", "advanced"]);
+  expect(await subscriptions.get("g", never)).toMatchObject({ owner: "Zürich", deadLetters: 1 });
+  const { items } = await subscriptions.deadLetters("g", {}, { limit: 1, after: undefined }, never);
+  expect(items).toMatchObject([{ key: "ü", reason: "?? ?? failed" }]);
+  await expect(subscriptions.list({ owner: "東京" }, { limit: 1, after: undefined }, never)).rejects.toMatchObject({
+    code: "INVALID_REQUEST",
+  });
+  await store.stop();
 });
 
 /** The generation that a claim got, or the code of its failure. */

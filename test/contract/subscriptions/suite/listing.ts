@@ -60,7 +60,7 @@ export function listing(open: () => Promise<SubscriptionWorld>): void {
 
     it("that is not there is not found, whatever is asked of it", async () => {
       await using world = await open();
-      for (const id of ["ghost", "gh\0st"]) {
+      for (const id of ["ghost", "gh\0st", "gh\u{1F47B}st", "", "x".repeat(256)]) {
         for (const ask of [
           () => world.a.get(id, never),
           () => world.a.delete(id, never),
@@ -80,6 +80,9 @@ export function listing(open: () => Promise<SubscriptionWorld>): void {
         await world.a.release([{ id, generation: 1 }], never);
       }
       expect(await world.a.advance([], never)).toEqual([]);
+      await expect(world.a.create(subscription("gh st", world), never)).rejects.toMatchObject({
+        code: "INVALID_REQUEST",
+      });
     });
 
     it("is gone once it is deleted, and does not bequeath its generations", async () => {
@@ -99,9 +102,8 @@ export function listing(open: () => Promise<SubscriptionWorld>): void {
 
     it("is listed by code point, page by page, with how many there are", async () => {
       await using world = await open();
-      const ids = ["B", "a", "a.b", "a/b", "a:b", "a_b", "b", "b-1", "z\u{1F600}", "z\uFFFD"];
+      const ids = ["B", "a", "a-b", "a.b", "a/b", "a0", "a:b", "aB", "a_b", "ab"];
       for (const id of ids.toReversed()) await world.a.create(subscription(id, world), never);
-      const ordered = ["B", "a", "a.b", "a/b", "a:b", "a_b", "b", "b-1", "z\uFFFD", "z\u{1F600}"];
       const seen: string[] = [];
       for (let after: string | undefined; ; ) {
         const { items, total, more } = await world.b.list({}, { limit: 4, after }, never);
@@ -110,8 +112,8 @@ export function listing(open: () => Promise<SubscriptionWorld>): void {
         after = seen.at(-1);
         if (!more) break;
       }
-      expect(seen).toEqual(ordered);
-      expect(await world.a.list({}, { limit: 5, after: "z\u{1F600}" }, never)).toEqual({
+      expect(seen).toEqual(ids);
+      expect(await world.a.list({}, { limit: 5, after: "ab" }, never)).toEqual({
         items: [],
         total: 10,
         more: false,
