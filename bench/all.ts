@@ -21,6 +21,7 @@ const known = [
   "resume-storm",
   "idle-tick",
   "start",
+  "poll",
   "streams",
   "retention",
   "capture",

@@ -25,6 +25,35 @@ export function readFrame(message: Uint8Array): WireFrame {
   return { kind: tag >>> 3, body: reader.bytes() };
 }
 
+/** What a benchmark looks at in a `PollResponse`. */
+export interface WirePage {
+  readonly events: number;
+  readonly cursor: string;
+  readonly hasMore: boolean;
+}
+
+/** Reads a `PollResponse`. */
+export function readPage(message: Uint8Array): WirePage {
+  const reader = new Reader(message);
+  let events = 0;
+  let cursor = "";
+  let hasMore = false;
+  while (!reader.done) {
+    const tag = reader.varint();
+    if (tag >>> 3 === 1) {
+      reader.skip(2);
+      events += 1;
+    } else if (tag >>> 3 === 2) {
+      cursor = Buffer.from(reader.bytes()).toString();
+    } else if (tag >>> 3 === 3) {
+      hasMore = reader.varint() === 1;
+    } else {
+      reader.skip(tag & 7);
+    }
+  }
+  return { events, cursor, hasMore };
+}
+
 /** Calls back for each event of an `EventBatch`; returns how many. The object is the same each time. */
 export function readEvents(batch: Uint8Array, onEvent: ((event: WireEvent) => void) | undefined): number {
   const reader = new Reader(batch);
