@@ -98,7 +98,8 @@ describe("millrace subscription", () => {
     const old = startMillrace(["tail", "--subscription", "followed", "--ack", "--ndjson"], around);
     await emit(1);
     await old.line((line) => line.includes('"n"'));
-    const young = startMillrace(["tail", "--subscription", "followed", "--ack", "--ndjson"], around);
+    const young = startMillrace(["tail", "--subscription", "followed", "--ack", "--ndjson", "--checkpoints"], around);
+    await young.line((line) => line.includes("opened"));
     await emit(1);
     await young.line((line) => line.includes('"n"'));
     expect(await old.endInput()).toBe(1);
