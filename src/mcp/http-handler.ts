@@ -55,7 +55,12 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
       refuse(response, 403, `Requests for ${host ?? "no host"} are not served here: see docs/transports.md#mcp.`);
       return;
     }
-    const body = await readBody(request, REQUEST_MAX_BYTES);
+    // A body that cannot be read is one whose client has gone.
+    const body = await readBody(request, REQUEST_MAX_BYTES).catch(() => gone.abort());
+    if (gone.signal.aborted) {
+      response.destroy();
+      return;
+    }
     if (body === undefined) {
       refuse(response, 413, `The request is larger than ${REQUEST_MAX_BYTES} bytes.`);
       return;

@@ -1,4 +1,3 @@
-import { once } from "node:events";
 import type { NodeRequest, NodeResponse } from "../rpc/node-call.ts";
 
 /** Headers of one connection, which HTTP/2 has no place for. */
@@ -41,7 +40,7 @@ export async function sendWebResponse(answer: Response, response: NodeResponse):
     if ("flushHeaders" in response) response.flushHeaders();
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       if (response.destroyed) return;
-      if (!write(response, part.value)) await Promise.race([once(response, "drain"), once(response, "close")]);
+      if (!write(response, part.value)) await room(response);
     }
     response.end();
   } finally {
@@ -52,6 +51,19 @@ export async function sendWebResponse(answer: Response, response: NodeResponse):
 /** The two kinds of responses share no signature of `write`. */
 function write(response: NodeResponse, chunk: Uint8Array): boolean {
   return "stream" in response ? response.write(chunk) : response.write(chunk);
+}
+
+/** Resolves when there is room for more, or nobody to take it. */
+function room(response: NodeResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const settle = (): void => {
+      response.off("drain", settle);
+      response.off("close", settle);
+      resolve();
+    };
+    response.on("drain", settle);
+    response.on("close", settle);
+  });
 }
 
 /** @returns `undefined` when it is larger than `maxBytes` */
