@@ -41,16 +41,6 @@ export function beyond(steps: Deliveries, position: Version): Deliveries {
   return steps.some(({ version }) => version <= position) ? steps.filter(({ version }) => version > position) : steps;
 }
 
-/** Of two accounts of the same deliveries, the greater number everywhere: each may have missed some. */
-export function mostOf(a: Deliveries, b: Deliveries): Deliveries {
-  const versions = [...new Set([...a, ...b].map(({ version }) => version))].sort((x, y) => x - y);
-  return fewer(
-    joined(
-      versions.map((version) => ({ version, attempts: Math.max(deliveriesOf(version, a), deliveriesOf(version, b)) })),
-    ),
-  );
-}
-
 function joined(steps: Deliveries): Deliveries {
   return steps.filter((step, index) => step.attempts !== steps[index + 1]?.attempts);
 }

@@ -1,7 +1,7 @@
 import type { Cursor } from "../cursor.ts";
 import type { Event, Version } from "../event.ts";
 import type { EventsFrame, Frame } from "../frame.ts";
-import { beyond, type Deliveries, deliveredAgain, deliveriesOf, mostOf } from "./deliveries.ts";
+import { beyond, type Deliveries, deliveredAgain, deliveriesOf } from "./deliveries.ts";
 import { cursorOfPosition, isBehind } from "./positions.ts";
 import type { StoredPosition, SubscriptionRecord } from "./subscription-store.ts";
 
@@ -29,6 +29,8 @@ export class Holding {
   readonly expireAfterMs: number | undefined;
   readonly bornAtLook: number;
   stream: HeldStream | undefined;
+  /** What was told of it last; never rejects. */
+  telling: Promise<void> = Promise.resolve();
   /** Monotonic milliseconds: when its stream began or ended. */
   usedAtMs: number;
   /** Monotonic milliseconds: when the database was last told that it is used. */
@@ -93,11 +95,6 @@ export class Holding {
     const moment = this.#moment;
     const owes = isBehind(this.#position, this.#owed);
     return moment !== undefined && !owes && isBehind(this.#position, moment) ? moment : undefined;
-  }
-
-  /** Another generation's deliveries, of which the database may not know all. */
-  inherit(deliveries: Deliveries): void {
-    this.#before = beyond(mostOf(this.#before, deliveries), this.#position.version);
   }
 
   /** A stream goes on from the position. */

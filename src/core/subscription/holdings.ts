@@ -87,6 +87,15 @@ export class Holdings {
     }
   }
 
+  /** Resolves when the database has been told all that this process has delivered of it, as far as it can be. */
+  async told(id: string): Promise<void> {
+    const holding = this.#held.get(id);
+    if (holding?.untold === true) {
+      this.#tell([holding]);
+    }
+    await holding?.telling;
+  }
+
   /** Something was delivered that the database does not know of. */
   delivered(holding: Holding): void {
     if (this.#untold.size === 0) {
@@ -176,7 +185,7 @@ export class Holdings {
 
   #say(holding: Holding, advance: PlainAdvance): void {
     const { advances, report, onFenced } = this.#options;
-    advances.say(advance).then(
+    holding.telling = advances.say(advance).then(
       (outcome) => {
         if (outcome.kind === "advanced") {
           holding.acknowledged(outcome.position);

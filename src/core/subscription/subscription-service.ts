@@ -49,6 +49,8 @@ export function createSubscriptions(options: SubscriptionsOptions): Subscription
 const SUMMARY_MS = 10_000;
 /** Of which it is remembered whether they are groups: that never changes while they are there. */
 const MAX_KINDS = 10_000;
+/** So long a database that does not answer is waited for at the end. */
+const LAST_WORD_MS = 2_000;
 /** Means nothing without a group. */
 const NO_LEASE_MS = 0;
 
@@ -99,7 +101,10 @@ class SubscriptionService implements Subscriptions {
     this.#cancelSummary?.();
     this.#forgetChanges?.();
     await this.#options.groups?.stop();
-    await this.#holdings.stop();
+    const late = Promise.withResolvers<void>();
+    const cancel = this.#options.timers.after(LAST_WORD_MS, late.resolve);
+    await Promise.race([this.#holdings.stop(), late.promise]);
+    cancel();
     this.#stopping.abort(goingDown());
   }
 
@@ -119,7 +124,18 @@ class SubscriptionService implements Subscriptions {
   }
 
   async create(subscription: Omit<NewSubscription, "position">, start: Start, signal: AbortSignal) {
-    const position = await this.#locate(start, subscription.isGroup, signal);
+    this.#assertServing();
+    let position: StoredPosition;
+    try {
+      position = await this.#locate(start, subscription.isGroup, signal);
+    } catch (error) {
+      // Where it once began need not be there any more.
+      const there = await this.#options.store.get(subscription.id, signal).catch(() => undefined);
+      if (there === undefined) {
+        throw error;
+      }
+      ({ position } = there);
+    }
     return await this.#options.store.create({ ...subscription, position }, signal);
   }
 
@@ -166,6 +182,8 @@ class SubscriptionService implements Subscriptions {
     if (found?.isGroup === true) {
       return await this.#openOfGroup(consumer, found, signal);
     }
+    // Else the claim would not know what the stream before it delivered, here, just now.
+    await unless(signal, this.#holdings.told(id));
     const claim = await store.claim(id, { replica, url, leaseMs: NO_LEASE_MS }, signal);
     if (claim.kind === "held" || claim.record.isGroup) {
       // Deleted and created as a group since it was last looked at; what was claimed of that, its host claims again.
@@ -174,10 +192,6 @@ class SubscriptionService implements Subscriptions {
     }
     const { record, delivered } = claim;
     const holding = new Holding({ record, delivered, ...this.#now() });
-    const before = this.#holdings.of(id);
-    if (before?.generation === record.generation - 1) {
-      holding.inherit(before.deliveries);
-    }
     this.#holdings.add(holding);
     return await openHolding(holding, record, consumer.terms(record), this.#opening, signal);
   }

@@ -1,16 +1,9 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import {
-  beyond,
-  type Deliveries,
-  deliveredAgain,
-  deliveriesOf,
-  mostOf,
-} from "../../../../src/core/subscription/deliveries.ts";
+import { beyond, type Deliveries, deliveredAgain, deliveriesOf } from "../../../../src/core/subscription/deliveries.ts";
 
 const VERSIONS = 40;
 const all = Array.from({ length: VERSIONS }, (_, index) => index + 1);
-const counts = (steps: Deliveries) => all.map((version) => deliveriesOf(version, steps));
 /** What a consumer does: it is given events up to a version, from wherever it has acknowledged. */
 const rounds = fc.array(fc.record({ upTo: fc.nat(VERSIONS), acknowledge: fc.nat(VERSIONS) }), { maxLength: 20 });
 
@@ -61,17 +54,5 @@ describe("deliveries", () => {
     for (const [version, count] of model) {
       expect(deliveriesOf(version, steps)).toBeGreaterThanOrEqual(count);
     }
-  });
-
-  it("are everywhere the greater of two accounts", () => {
-    const account = fc.array(fc.nat(VERSIONS), { maxLength: 6 }).map((story) => {
-      return story.reduce<Deliveries>((before, upTo) => deliveredAgain(before, upTo), []);
-    });
-    fc.assert(
-      fc.property(account, account, (a, b) => {
-        const [first, second] = [counts(a), counts(b)];
-        expect(counts(mostOf(a, b))).toEqual(first.map((count, index) => Math.max(count, second[index] ?? 0)));
-      }),
-    );
   });
 });

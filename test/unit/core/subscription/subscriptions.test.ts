@@ -99,6 +99,40 @@ describe("a subscription", () => {
     expect(again.told).toEqual([]);
   });
 
+  it("is told by its next stream on the same replica what the one before has delivered, to the last event", async () => {
+    const world = new SubscribedWorld();
+    const replica = await world.replica();
+    await world.create(replica);
+    await world.create(replica, "other");
+    await (await TestConsumer.open(replica, "other")).control?.cancel(undefined);
+    const old = await TestConsumer.open(replica);
+    await world.emit(3);
+    expect(old.told).toEqual(["1", "2", "3"]);
+    const young = await TestConsumer.open(replica);
+    await world.time.pass(50);
+    expect(young.told).toEqual(["1×2", "2×2", "3×2"]);
+  });
+
+  it("is created once, also when where it began is not there any more", async () => {
+    const world = new SubscribedWorld();
+    const replica = await world.replica();
+    await world.emit(5);
+    const start = { kind: "version", version: 1, epoch: undefined } as const;
+    expect((await world.create(replica, "s", start)).existed).toBe(false);
+    const consumer = await TestConsumer.open(replica);
+    await world.time.pass(50);
+    await consumer.acknowledgeAll();
+    world.memory.retainFrom(4);
+    expect(await world.create(replica, "s", start)).toMatchObject({
+      existed: true,
+      record: { position: { version: 5 } },
+    });
+    await expect(world.create(replica, "t", start)).rejects.toMatchObject({ code: "HISTORY_LOST" });
+    await expect(world.create(replica, "s", start, { owner: "x" })).rejects.toMatchObject({
+      code: "SUBSCRIPTION_EXISTS",
+    });
+  });
+
   it("is looked after where no hint comes: within two seconds everybody knows", async () => {
     const world = new SubscribedWorld();
     const [deaf, there] = [await world.replica(true), await world.replica()];
