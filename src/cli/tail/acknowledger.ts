@@ -1,0 +1,77 @@
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Lease } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { feedErrorCodeOf } from "../failure.ts";
+import { connectSubscriptions } from "../subscription/subscription-client.ts";
+
+/** What is left of a stream that another consumer has taken over is not ours to acknowledge. */
+const notOurs = new Set(["SUBSCRIPTION_FENCED", "SUBSCRIPTION_NOT_FOUND"]);
+
+/**
+ * Acknowledges what was printed, one call after the other: while one is under way, everything that is printed goes into the
+ * next.
+ */
+export class Acknowledger {
+  readonly #url: string;
+  readonly #connection: ReturnType<typeof connectSubscriptions>;
+  #lease: Lease | undefined;
+  #printed: string | undefined;
+  #calling: Promise<void> | undefined;
+  /** Everything up to here is acknowledged. */
+  version: bigint | undefined;
+
+  constructor(url: string) {
+    this.#url = url;
+    this.#connection = connectSubscriptions(this.#url);
+  }
+
+  /** A stream has begun: what it prints is said under its generation. */
+  opened(lease: Lease | undefined): void {
+    this.#lease = lease;
+    this.#printed = undefined;
+  }
+
+  /** Everything up to this cursor is printed. */
+  printed(cursor: string): void {
+    this.#printed = cursor;
+    this.#calling ??= this.#call();
+  }
+
+  /** Says the rest, and hangs up. @throws what the last call failed with */
+  async end(): Promise<void> {
+    try {
+      await this.#calling;
+      if (this.#printed !== undefined) await this.#say(this.#printed);
+    } finally {
+      this.#connection.close();
+    }
+  }
+
+  /** What fails is said again with the next, or at the end. */
+  async #call(): Promise<void> {
+    for (let failed = false; this.#printed !== undefined && !failed; ) {
+      const cursor = this.#printed;
+      this.#printed = undefined;
+      try {
+        await this.#say(cursor);
+      } catch {
+        this.#printed ??= cursor;
+        failed = true;
+      }
+    }
+    this.#calling = undefined;
+  }
+
+  async #say(cursor: string): Promise<void> {
+    const lease = this.#lease;
+    if (lease === undefined) return;
+    const { subscriptionId, generation, member } = lease;
+    try {
+      const { version } = await this.#connection.client.acknowledge({ subscriptionId, generation, member, cursor });
+      this.version = version;
+    } catch (error) {
+      const code = error instanceof ConnectError ? feedErrorCodeOf(error) : undefined;
+      if (code === undefined || !notOurs.has(code)) throw error;
+      if (error instanceof ConnectError && error.code === Code.Aborted) this.#lease = undefined;
+    }
+  }
+}
