@@ -1,9 +1,8 @@
 import { once } from "node:events";
-import { createServer, get, request as httpRequest, type IncomingMessage } from "node:http";
+import { createServer, get, type IncomingMessage } from "node:http";
 import { connect as connectHttp2, createServer as createHttp2Server } from "node:http2";
 import type { AddressInfo, Server } from "node:net";
 import { afterEach, expect, it } from "vitest";
-import { createMcpHttpHandler } from "../../../src/mcp/http-handler.ts";
 import { sendWebResponse } from "../../../src/mcp/web-exchange.ts";
 import type { RpcHandler } from "../../../src/rpc/node-call.ts";
 import { eventually } from "../../support/deadline.ts";
@@ -64,35 +63,4 @@ it("stops making what nobody takes any more", async () => {
   answer.destroy();
   await eventually(async () => large.cancelled());
   expect(large.taken()).toBeLessThan(CHUNKS);
-});
-
-it("takes no client that goes in the middle of its request for a fault", async () => {
-  const faults: string[] = [];
-  const shutdown = new AbortController();
-  const serve = createMcpHttpHandler({
-    transport: { unary: () => Promise.reject(new Error("nobody")), stream: () => Promise.reject(new Error("nobody")) },
-    version: "1",
-    log: { error: (_fields, message) => void faults.push(message) },
-    shutdownSignal: shutdown.signal,
-    allowsHost: () => true,
-  });
-  let ended = 0;
-  const url = await listening(
-    createServer((request, response) => {
-      response.once("close", () => {
-        ended += 1;
-      });
-      serve(request, response);
-    }),
-  );
-  const request = httpRequest(url, {
-    method: "POST",
-    headers: { "content-type": "application/json", "content-length": 100 },
-  });
-  request.on("error", () => undefined);
-  request.write('{"jsonrpc"');
-  await eventually(async () => request.socket?.bytesWritten !== undefined && request.socket.bytesWritten > 100);
-  request.destroy();
-  await eventually(async () => ended === 1);
-  expect(faults).toEqual([]);
 });
