@@ -8,6 +8,7 @@ import { summarize } from "./report.ts";
 
 const known = [
   "fan-out",
+  "sse",
   "many-streams",
   "idle-stream",
   "latency",

@@ -8,7 +8,7 @@ import { fileURLToPath } from "node:url";
 import { serverCpu } from "./sink.ts";
 
 /** Servers that can be measured, by the name of their file in `bench/load/servers`. */
-export type ServerName = "millrace" | "stock-connect" | "grpc-js" | "raw-http2" | "below-nghttp2" | "mux";
+export type ServerName = "millrace" | "plain-sse" | "stock-connect" | "grpc-js" | "raw-http2" | "below-nghttp2" | "mux";
 
 /** A server with its publisher, in a process of its own on its own core. */
 export interface LoadServer extends AsyncDisposable {
