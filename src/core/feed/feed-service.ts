@@ -146,9 +146,11 @@ class FeedService implements EpochFeed, HostView {
   }
 
   async start(signal: AbortSignal): Promise<void> {
-    await this.#tail.start(signal);
-    this.log.onAppend = (page) => this.#host.appended(page);
+    this.#tail.onLog = (log) => {
+      log.onAppend = (page) => this.#host.appended(page);
+    };
     this.#tail.onChange = () => this.#host.wakeAll();
+    await this.#tail.start(signal);
     this.#updates.start();
   }
 

@@ -48,6 +48,8 @@ export interface TailOptions {
 export class Tail implements Service {
   /** Called when the feed becomes stale, or no longer is. */
   onChange: (() => void) | undefined;
+  /** Called with the log before anything is appended to it. */
+  onLog: ((log: Log) => void) | undefined;
   readonly #options: TailOptions;
   readonly #stopping = new AbortController();
   #log: Log | undefined;
@@ -88,8 +90,9 @@ export class Tail implements Service {
     return this.#log;
   }
 
+  /** It has begun, and the database has settled for it, or has let it wait for too long. */
   get started(): boolean {
-    return this.#log !== undefined;
+    return this.#log !== undefined && this.#proving === undefined;
   }
 
   get stale(): boolean {
@@ -137,6 +140,7 @@ export class Tail implements Service {
     this.#oldestAskedAtMs = clock.monotonic();
     this.#answeredAtMs = clock.monotonic();
     this.#log = log;
+    this.onLog?.(log);
     this.#pulse();
     const proven = this.#proof(signal);
     this.#running = this.#run(log);
