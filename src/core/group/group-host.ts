@@ -43,6 +43,7 @@ export interface ClaimedGroup {
 
 /** Generations of members are their claim's, times this, and a number: so they rise with both. */
 const MEMBERS_OF_CLAIM = 100_000;
+
 /** A group without members is held so long for them to come again, and so long when it delivers dead letters again. */
 const LINGER_MS = 5_000;
 const LINGER_REPLAYING_MS = 60_000;
@@ -389,6 +390,11 @@ export class GroupHost implements Sleeper {
   get #nowMs(): number {
     return this.#context.clock.monotonic();
   }
+}
+
+/** Whether a member's generation can be one of this claim. */
+export function isOfClaim(generation: number, claim: number): boolean {
+  return Math.floor(generation / MEMBERS_OF_CLAIM) === claim;
 }
 
 function eventOf(letter: DeadLetter): Event {

@@ -14,7 +14,7 @@ import type { Acknowledged, Acknowledgement, Consumer } from "../subscription/su
 import { allDeadLetters, type ClaimContext, LEASE_MS, takeUp, type Whereabouts, whereIs } from "./group-claims.ts";
 import { heldElsewhere, memberGone, nobodyToReplayTo } from "./group-failures.ts";
 import type { GroupForwarding } from "./group-forwarding.ts";
-import { GroupHost, type GroupHostContext } from "./group-host.ts";
+import { GroupHost, type GroupHostContext, isOfClaim } from "./group-host.ts";
 import { GroupKeeper } from "./group-keeper.ts";
 import type { GroupLimits } from "./group-limits.ts";
 import { GroupWriter } from "./group-writer.ts";
@@ -111,7 +111,7 @@ class GroupService implements Groups {
   ): Promise<OpenStream> {
     const { id, member, generation } = consumer;
     const terms = consumer.terms(record);
-    const where = await this.#ask(record, signal);
+    const where = isOfClaim(generation, record.generation) ? await this.#ask(record, signal) : undefined;
     if (where instanceof GroupHost) {
       return this.#counting(() => where.rejoin(generation, terms));
     }
@@ -128,7 +128,7 @@ class GroupService implements Groups {
     signal: AbortSignal,
   ): Promise<Acknowledged> {
     const { id, generation } = acknowledgement;
-    const where = await this.#ask(record, signal);
+    const where = isOfClaim(generation, record.generation) ? await this.#ask(record, signal) : undefined;
     if (where instanceof GroupHost) {
       if (!where.machine.members.has(generation)) {
         throw this.#countFenced(memberGone(id, generation));

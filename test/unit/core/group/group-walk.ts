@@ -198,7 +198,7 @@ export class GroupWalk {
       client.attached = true;
       client.heardAtMs = this.#nowMs;
       this.#judge.dropped(client.member.generation, false);
-      this.#machine.attach(client.member, this.#nowMs);
+      this.#machine.attach(client.member, client.member.terms, this.#nowMs);
     }
     this.#obey();
   }
