@@ -20,9 +20,14 @@ export function connectFeed(url: string): FeedConnection {
   return { client: createClient(FeedService, transport), close };
 }
 
-/** The same, for every service of it. */
-export function connectServer(url: string): { readonly transport: Transport; close(): void } {
-  const sessionManager = new Http2SessionManager(url);
+/**
+ * The same, for every service of it.
+ *
+ * @param pingIntervalMs - a connection that has been still for so long is asked for a sign of life before it is used again.
+ *   Default: never, which is for those who hold a stream with checkpoints, or end soon
+ */
+export function connectServer(url: string, pingIntervalMs?: number): { readonly transport: Transport; close(): void } {
+  const sessionManager = new Http2SessionManager(url, pingIntervalMs === undefined ? {} : { pingIntervalMs });
   const transport = createGrpcTransport({ baseUrl: url, sessionManager });
   return { transport, close: () => sessionManager.abort() };
 }

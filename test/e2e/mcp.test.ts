@@ -214,6 +214,32 @@ describe("subscriptions", () => {
     expect(await one.call("get_subscriptions")).toMatchObject({ text: "No subscriptions." });
   });
 
+  it("are listed in pages that a model can take", async () => {
+    await using one = await httpAgent(shop.url);
+    const names = Array.from({ length: 12 }, (_, n) => `long-${String(n).padStart(2, "0")}`);
+    const keys = Array.from({ length: 500 }, (_, n) => `key-${n}`);
+    for (const subscription_id of names) {
+      const labels = { note: "n".repeat(1000), why: "w".repeat(1000), who: "x".repeat(1000), when: "y".repeat(1000) };
+      const made = await one.call("subscribe_changes", { subscription_id, topics: ["orders"], keys, labels });
+      expect(made).toMatchObject({ isError: false, structured: { shortened: true } });
+      expect(made.text.length).toBeLessThan(7000);
+    }
+    const listed: unknown[] = [];
+    let token: unknown;
+    do {
+      const page: Said = await one.call("get_subscriptions", {
+        page_size: 100,
+        ...(token === undefined ? {} : { page_token: token }),
+      });
+      expect(page.text.length).toBeLessThan(40_000);
+      const { subscriptions, next_page_token } = page.structured;
+      listed.push(...(Array.isArray(subscriptions) ? subscriptions : []).map((each) => each.subscription_id));
+      token = next_page_token;
+    } while (token !== undefined);
+    expect(listed).toEqual(names);
+    for (const subscription_id of names) await one.call("unsubscribe", { subscription_id });
+  });
+
   it("belong to whoever took them up last, which the other is told", async () => {
     await using one = await stdioAgent(shop.url);
     await using other = await stdioAgent(shop.url);

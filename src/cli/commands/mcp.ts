@@ -6,6 +6,9 @@ import { failureFrom } from "../failure.ts";
 import { connectServer, serverUrl } from "../feed-client.ts";
 import { interruptedCode, type Terminal } from "../terminal.ts";
 
+/** Agents pause for minutes, in which proxies and NATs forget connections. */
+const PING_INTERVAL_MS = 20_000;
+
 /** Adds `millrace mcp`. */
 export function addMcp(program: Command, terminal: Terminal): void {
   program
@@ -31,7 +34,7 @@ Examples:
       const url = serverUrl(options.url, terminal);
       // What serves agents is loaded by nobody else.
       const { serveMcpOverStdio } = await import("../../mcp/stdio.ts");
-      const { transport, close } = connectServer(url);
+      const { transport, close } = connectServer(url, PING_INTERVAL_MS);
       // Only a note: the server may come later, and until then the tools say the same.
       createClient(FeedService, transport)
         .getStatus({}, { timeoutMs: 10_000, signal: terminal.interrupted })
