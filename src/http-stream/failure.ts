@@ -3,8 +3,9 @@ import { errorTable, httpStatusOf } from "../rpc/errors.ts";
 import type { RpcLog } from "../rpc/log.ts";
 import { queryParameters } from "./query-reader.ts";
 
-/** Where nobody said when to come again, and the same may happen again. */
-const UNHURRIED_MS = 10_000;
+/** When to come again, where nobody has said: after a fault of ours the same may happen again. */
+const RETRY_MS = 1_000;
+const RETRY_AFTER_FAULT_MS = 10_000;
 
 /** How a failure is told over plain HTTP. */
 export interface HttpFailure {
@@ -48,7 +49,7 @@ export function httpFailureFrom(thrown: unknown, log: RpcLog): HttpFailure {
       })),
     },
     passes: retryAfterMs !== undefined,
-    retryAfterMs: retryAfterMs ?? UNHURRIED_MS,
+    retryAfterMs: retryAfterMs ?? (code === "INTERNAL" ? RETRY_AFTER_FAULT_MS : RETRY_MS),
     cursor: detail.cursor,
   };
 }

@@ -15,13 +15,18 @@ import { HttpOutlet, type HttpOutletContext } from "./http-outlet.ts";
 import { type OpenedStream, openStream, type StreamSources } from "./open-stream.ts";
 import { type EventsQuery, readQuery } from "./query.ts";
 import { retryAfterCut } from "./reconnection.ts";
-import { allowedMethods, refuse, refuseMethod } from "./refusal.ts";
+import { allowedMethods, refuse, refuseHost, refuseMethod, unbuffered } from "./refusal.ts";
 
 /** What streams over plain HTTP stand on. */
 export interface HttpStreamsOptions extends StreamSources {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly log: RpcLog;
+  /**
+   * Whether a request may name this host as the one that it is for. A page on the internet can point a name of its own at this
+   * machine, and its GETs then bear that name and no origin.
+   */
+  readonly allowsHost: (hostname: string) => boolean;
   /** As `RpcHandlerOptions.bodyOf`. */
   readonly bodyOf?: BodyOf | undefined;
   /** As `RpcHandlerOptions.inFlight`. */
@@ -80,7 +85,10 @@ class HttpStreamService {
     // Nobody reads a body here, and one that is left lying would hold the connection.
     request.resume();
     const { method } = request;
-    if (method === "OPTIONS") {
+    const host = hostnameOf(request);
+    if (!this.#options.allowsHost(host)) {
+      refuseHost(response, host);
+    } else if (method === "OPTIONS") {
       response.writeHead(204, { Allow: allowedMethods });
       response.end();
     } else if (method !== "GET" && method !== "HEAD") {
@@ -173,11 +181,15 @@ class HttpStreamService {
   }
 }
 
-/** Proxies that buffer, compress or cache would hold events back; these are the words that they know. */
+/** Empty when there is none. */
+function hostnameOf({ headers }: NodeRequest): string {
+  return URL.parse(`http://${headers[":authority"]?.toString() ?? headers.host ?? ""}`)?.hostname ?? "";
+}
+
 function headersOf({ form }: EventsQuery): Readonly<Record<string, string>> {
   return {
     "Content-Type": form.contentType,
-    "Cache-Control": "no-store, no-transform",
-    "X-Accel-Buffering": "no",
+    "X-Content-Type-Options": "nosniff",
+    ...unbuffered,
   };
 }

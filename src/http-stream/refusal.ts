@@ -5,6 +5,9 @@ import { SSE } from "./text-form.ts";
 /** What `/v1/events` answers. */
 export const allowedMethods = "GET, HEAD, OPTIONS";
 
+/** Proxies that buffer, compress or cache would hold events back; these are the words that they know. */
+export const unbuffered = { "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no" } as const;
+
 /** Who is refused. */
 export interface RefusedClient {
   /** It asked for `text/event-stream` by name. */
@@ -24,7 +27,7 @@ export function refuse(response: NodeResponse, failure: HttpFailure, { eventSour
   const { passes, status, fields } = failure;
   const retryAfterMs = failure.retryAfterMs * (1 + random());
   if (passes && eventSource) {
-    response.writeHead(200, { "Content-Type": SSE.contentType, ...uncached });
+    response.writeHead(200, { "Content-Type": SSE.contentType, ...unbuffered });
     response.end(SSE.retry(retryAfterMs) + SSE.other("error", fields, undefined));
     return;
   }
@@ -42,7 +45,15 @@ export function refuseMethod(response: NodeResponse): void {
   answer(response, 405, fields, { Allow: allowedMethods });
 }
 
-const uncached = { "Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no" } as const;
+/** A name that is not this server's. */
+export function refuseHost(response: NodeResponse, hostname: string): void {
+  const fields = {
+    code: "INVALID_REQUEST",
+    message: `/v1/events is not served for ${hostname === "" ? "requests that name no host" : hostname}.`,
+    action: "Use a name of this machine, or allow origins of that host with --cors-origins.",
+  };
+  answer(response, 403, fields, {});
+}
 
 function answer(
   response: NodeResponse,
@@ -50,6 +61,6 @@ function answer(
   fields: HttpFailure["fields"],
   headers: Readonly<Record<string, string>>,
 ): void {
-  response.writeHead(status, { "Content-Type": "application/json", ...uncached, ...headers });
+  response.writeHead(status, { "Content-Type": "application/json", ...unbuffered, ...headers });
   response.end(`${JSON.stringify(fields)}\n`);
 }

@@ -68,7 +68,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const followed = configFile === undefined ? undefined : followConfigFile(configFile, { log });
   const problems = () => [...holder.problems(), ...(followed?.problems() ?? [])];
   const streams = streamOptions(config, { slot, log, traffic, shutdown: shutdown.signal });
-  const httpStreams = createHttpStreams({ ...streams, timers: systemTimers });
+  const httpStreams = createHttpStreams({ ...streams, timers: systemTimers, allowsHost: hostsOf(config) });
   const polls = createPolls({ feed: slot, clock: systemClock, subscriptions: slot.subscriptions });
   const metrics = createMetrics({
     feed: slot,

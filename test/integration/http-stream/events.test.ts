@@ -157,6 +157,9 @@ describe("whoever asks /v1/events for something else", () => {
       headers: { "access-control-allow-origin": "http://localhost:5173", vary: "Origin" },
     });
     expect((await ask(url, { origin: "https://evil.example" })).status).toBe(403);
+    // A name that somebody points at this machine: such a page calls its own origin, which browsers do not tell.
+    const rebound = await ask(url, { host: `evil.example:${shop.served.port}` });
+    expect([rebound.status, JSON.parse(rebound.text).code]).toEqual([403, "INVALID_REQUEST"]);
     const preflight = await ask(
       url,
       { origin: "http://localhost:5173", "access-control-request-method": "GET" },
@@ -164,6 +167,17 @@ describe("whoever asks /v1/events for something else", () => {
     );
     expect(preflight.status).toBe(204);
     expect(preflight.headers["access-control-allow-headers"]).toContain("Last-Event-ID");
+  });
+});
+
+describe("a host", () => {
+  it("of an origin that may call is one that the server answers to", async () => {
+    await using shop = await openMemoryShop({ corsOrigins: "https://app.example" });
+    shop.emit("notes", "{}");
+    const url = shop.events("from=oldest&max_events=1");
+    expect((await ask(url, { host: "app.example" })).status).toBe(200);
+    expect((await ask(url, { host: "localhost:1" })).status).toBe(200);
+    expect((await ask(url, { host: "other.example" })).status).toBe(403);
   });
 });
 
