@@ -68,7 +68,10 @@ const tryAgain = "Nothing is lost: try again in a moment.";
 
 function detailLines(code: string, detail: ErrorDetail): readonly string[] {
   const place = detail.filterPosition;
-  const lines = detail.violations.map(({ field, message }) => `${argumentName(field)}: ${message}`);
+  const lines = detail.violations
+    // The sentence says the same of a filter.
+    .filter(({ field }) => place === undefined || !field.endsWith(".filter"))
+    .map(({ field, message }) => `${argumentName(field)}: ${message}`);
   if (place !== undefined) lines.push(`The mistake is at line ${place.line}, column ${place.column} of \`filter\`.`);
   if (detail.oldestVersion !== undefined) lines.push(`The oldest version still readable: ${detail.oldestVersion}.`);
   if (detail.headVersion !== undefined) lines.push(`The last version: ${detail.headVersion}.`);

@@ -44,7 +44,6 @@ describe("toolFailureFrom", () => {
     const details = [{ desc: ErrorDetailSchema, value }];
     expect(told(new ConnectError("Wrong.", Code.InvalidArgument, undefined, details)).split("\n")).toEqual([
       "FILTER_INVALID: Wrong.",
-      "`filter`: cannot be read",
       "`batch_size`: is too large",
       "The request as a whole: has no start",
       "The mistake is at line 2, column 7 of `filter`.",
