@@ -1,7 +1,7 @@
 /** How a command ends, as scripts see it. The table in `docs/operations.md` says the same. */
 export const exitCode = {
   ok: 0,
-  /** Refused or failed; the sentence says why. `doctor`: it found an error. */
+  /** Refused or failed; the sentence says why. `doctor` and `why`: they found an error. */
   failure: 1,
   /** The command line or a value in it is wrong: the same call fails again. */
   usage: 2,

@@ -192,8 +192,10 @@ describe("commands on the database that runs here", () => {
     expect(parsed(one.stdout)).not.toHaveProperty("after");
   });
 
-  it("why and doctor look for what is wrong, and doctor fails when something is", async () => {
-    const seen = parsed((await here("why", "--json")).stdout);
+  it("why and doctor look for what is wrong, and fail when something is", async () => {
+    const sound = await here("why", "--json");
+    const seen = parsed(sound.stdout);
+    expect(sound.code).toBe(0);
     expect(seen.findings).toContainEqual(expect.objectContaining({ code: "SETTLING", severity: "ok" }));
     const well = await here("doctor");
     expect(well.stdout).toMatch(/^ok +SCHEMA: /m);
@@ -204,7 +206,9 @@ describe("commands on the database that runs here", () => {
       expect.objectContaining({ code: "TRIGGER_OFF", severity: "error" }),
     );
     expect(ill.code).toBe(1);
-    expect((await here("why")).stdout).toMatch(/^error +TRIGGER_OFF: /m);
+    const why = await here("why");
+    expect(why.stdout).toMatch(/^error +TRIGGER_OFF: /m);
+    expect(why.code).toBe(1);
     await client.query('alter table orders enable always trigger "!millrace_row"');
   });
 

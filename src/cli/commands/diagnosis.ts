@@ -22,7 +22,8 @@ export function addWhy(program: Command, terminal: Terminal): void {
     .addHelpText(
       "after",
       `
-Statements of other sessions are shown only to members of the role that owns the schema.
+Statements of other sessions are shown only to members of the role that owns the schema. Exit code 1 when something stands
+still or is lost, as opposed to slow or about to.
 
 Examples:
   $ millrace why
@@ -31,6 +32,7 @@ Examples:
     .action(async (options: DiagnosisOptions) => {
       const seen = await withDatabasePool(options, terminal, (pool) => why(pool, { signal: terminal.interrupted }));
       await terminal.print(options.json === true ? jsonLine(seen) : findingsText(seen.findings, terminal));
+      if (seen.findings.some(isError)) process.exitCode = exitCode.failure;
     });
 }
 
@@ -55,7 +57,7 @@ Examples:
         doctor(pool, { signal: terminal.interrupted }),
       );
       await terminal.print(options.json === true ? jsonLine({ findings }) : findingsText(findings, terminal));
-      if (findings.some(({ severity }) => severity === "error")) process.exitCode = exitCode.failure;
+      if (findings.some(isError)) process.exitCode = exitCode.failure;
     });
 }
 
@@ -74,4 +76,8 @@ function findingsText(findings: readonly Finding[], { colour }: Terminal): strin
       return `${mark}  ${code}: ${message}\n${advice}`;
     })
     .join("");
+}
+
+function isError({ severity }: Finding): boolean {
+  return severity === "error";
 }
