@@ -1,7 +1,10 @@
+import { FeedError } from "../core/errors.ts";
 import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { Frame } from "../core/frame.ts";
 import type { Publication, Published } from "../core/ports.ts";
+import type { Subscriptions } from "../core/subscription/subscriptions.ts";
+import { FeedSubscriptions } from "./feed-subscriptions.ts";
 import { type Following, followStream } from "./following.ts";
 import { type FollowOptions, streamRequestOf } from "./request.ts";
 
@@ -17,9 +20,12 @@ export class ChangeFeed implements AsyncDisposable {
   readonly #feed: Feed;
   readonly #stop: () => Promise<void>;
 
-  /** Of a started feed; `stop` ends it with everything behind it. */
-  constructor(feed: Feed, stop: () => Promise<void>) {
+  readonly #subscriptions: FeedSubscriptions | undefined;
+
+  /** Of a started feed, and its subscriptions if it has any; `stop` ends them with everything behind them. */
+  constructor(feed: Feed, stop: () => Promise<void>, subscriptions?: Subscriptions) {
     this.#feed = feed;
+    this.#subscriptions = subscriptions && new FeedSubscriptions(feed, subscriptions);
     this.#stop = stop;
   }
 
@@ -75,6 +81,18 @@ export class ChangeFeed implements AsyncDisposable {
       },
       { highWaterMark: 0 },
     );
+  }
+
+  /**
+   * Named positions that the store keeps.
+   *
+   * @throws FeedError INVALID_REQUEST for a feed that was made without
+   */
+  get subscriptions(): FeedSubscriptions {
+    if (this.#subscriptions === undefined) {
+      throw new FeedError("INVALID_REQUEST", "This feed has no subscriptions.", "Open it with `openFeed`.");
+    }
+    return this.#subscriptions;
   }
 
   /** Appends events of the application's own in one transaction; see `Publish`. */

@@ -1,5 +1,7 @@
 import type { Logger } from "pino";
+import { systemClock, systemTimers } from "../core/clock.ts";
 import { createFeed, type FeedOptions } from "../core/feed/feed-service.ts";
+import { createSubscriptions } from "../core/subscription/subscription-service.ts";
 import type { MemoryStore } from "../memory/store.ts";
 import { type ConfigInput, resolveConfig } from "../server/config.ts";
 import { FeedHolder } from "../server/feed-holder.ts";
@@ -56,7 +58,7 @@ export async function openFeed(options: OpenFeedOptions): Promise<ChangeFeed> {
     logLevel: onWait === undefined ? "warn" : "debug",
     onWait: ({ message, action }) => onWait?.(message, action),
   });
-  return new ChangeFeed(slot, () => holder.stop());
+  return new ChangeFeed(slot, () => holder.stop(), slot.subscriptions);
 }
 
 /** A feed over a store in memory, which is written to directly: for tests, and programs that have no database. */
@@ -65,6 +67,14 @@ export async function openMemoryFeed(
   options: Pick<FeedOptions, "limits" | "maxStreamAgeMs"> = {},
 ): Promise<ChangeFeed> {
   const feed = createFeed({ store, wakeUp: store.wakeUp, ...options });
-  await feed.start(new AbortController().signal);
-  return new ChangeFeed(feed, () => feed.stop());
+  const { signal } = new AbortController();
+  await feed.start(signal);
+  const parts = { clock: systemClock, timers: systemTimers, replica: crypto.randomUUID() };
+  const subscriptions = createSubscriptions({ feed, store: store.subscriptions, ...parts });
+  await subscriptions.start(signal);
+  const stop = async () => {
+    await subscriptions.stop();
+    await feed.stop();
+  };
+  return new ChangeFeed(feed, stop, subscriptions);
 }

@@ -40,9 +40,10 @@ export interface FollowOptions {
 }
 
 const MAX_BATCH_BYTES = 1_048_576;
-const CHECKPOINT_INTERVAL_MS = 15_000;
+/** Longest silence unless somebody says otherwise. */
+export const CHECKPOINT_INTERVAL_MS = 15_000;
 /** Nothing becomes bytes here; all consumers of this process may share what their selectors see. */
-const codec = { identity: "in-process", measure: eventBytes };
+export const codec = { identity: "in-process", measure: eventBytes };
 
 /**
  * The core's form of it.
@@ -72,7 +73,8 @@ export function streamRequestOf(options: FollowOptions): StreamRequest {
   };
 }
 
-function startOf(from: From): Start {
+/** The core's form of where to begin. */
+export function startOf(from: From): Start {
   if (typeof from === "string") {
     return { kind: from };
   }
