@@ -1,8 +1,9 @@
 import type { Transport } from "@connectrpc/connect";
-import { createMcpHandler } from "@modelcontextprotocol/server";
+import { createMcpHandler, type McpRequestContext } from "@modelcontextprotocol/server";
 import { systemClock, systemTimers } from "../core/clock.ts";
 import type { RpcLog } from "../rpc/log.ts";
 import type { NodeRequest, NodeResponse, RpcHandler } from "../rpc/node-call.ts";
+import { peerHeader, peerOf } from "../rpc/peer.ts";
 import { createMcpClients } from "./clients.ts";
 import { ConsumerMemory } from "./consumer-memory.ts";
 import { createMcpServer } from "./mcp-server.ts";
@@ -42,9 +43,12 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
     clock: systemClock,
     timers: systemTimers,
   };
-  const handler = createMcpHandler(() => createMcpServer({ ...surroundings, version }), {
-    maxRequestBodySize: REQUEST_MAX_BYTES,
-  });
+  const handler = createMcpHandler(
+    (context) => createMcpServer({ ...surroundings, headers: peerIn(context), version }),
+    {
+      maxRequestBodySize: REQUEST_MAX_BYTES,
+    },
+  );
   const waiting = new WaitingCalls();
   options.shutdownSignal.addEventListener("abort", () => void handler.close(), { once: true });
   const serve = async (request: NodeRequest, response: NodeResponse): Promise<void> => {
@@ -69,7 +73,10 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
     const forget = waiting.note(sessionOf(request), message, gone);
     response.once("close", forget);
     if (beginsSession(message)) response.setHeader(SESSION_HEADER, crypto.randomUUID());
-    await sendWebResponse(await handler.fetch(webRequestFrom(request, body, gone.signal)), response);
+    const asked = webRequestFrom(request, body, gone.signal);
+    // Whatever the client has written there.
+    asked.headers.set(peerHeader, peerOf(request) ?? "");
+    await sendWebResponse(await handler.fetch(asked), response);
   };
   return (request, response) => {
     serve(request, response).catch((error: unknown) => {
@@ -78,6 +85,12 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
       response.destroy();
     });
   };
+}
+
+/** So that the limits on what one address may have hold for agents, too. */
+function peerIn({ requestInfo }: McpRequestContext): Readonly<Record<string, string>> {
+  const peer = requestInfo?.headers.get(peerHeader) ?? "";
+  return peer === "" ? {} : { [peerHeader]: peer };
 }
 
 function hostnameOf(request: NodeRequest): string | undefined {

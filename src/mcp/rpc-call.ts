@@ -5,8 +5,8 @@ import type { ToolCall } from "./tool.ts";
 const ANSWER_MS = 15_000;
 
 /** The terms of a call: it ends with the tool's, and not long after it should have been answered. */
-export function answerWithin({ signal }: ToolCall, waitMs = 0): CallOptions {
-  return { signal, timeoutMs: waitMs + ANSWER_MS };
+export function answerWithin({ signal, headers = {} }: ToolCall, waitMs = 0): CallOptions {
+  return { signal, timeoutMs: waitMs + ANSWER_MS, headers };
 }
 
 /** A call that the model can copy. */

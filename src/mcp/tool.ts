@@ -12,6 +12,8 @@ export interface ToolSurroundings {
    * one it means nothing.
    */
   readonly hasConsumersAlone: boolean;
+  /** Sent with every RPC. Default: none. */
+  readonly headers?: Readonly<Record<string, string>>;
   readonly clock: Clock;
   readonly timers: Timers;
 }

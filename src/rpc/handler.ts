@@ -20,7 +20,7 @@ import type { Traffic } from "./hand-off/wire-outlet.ts";
 import { addHealth } from "./health.ts";
 import type { RpcLog } from "./log.ts";
 import type { RpcHandler, StreamHandler } from "./node-call.ts";
-import { peerKey, peerOf } from "./peer.ts";
+import { peerFromHeader, peerKey, peerOf } from "./peer.ts";
 import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
 import { createSourceService, type SourceServiceOptions } from "./source-service.ts";
@@ -71,7 +71,7 @@ export interface RpcHandlers {
   readonly request: RpcHandler;
   /** Of bare HTTP/2 streams: false when it leaves this one to `request`. */
   readonly stream: StreamHandler;
-  /** The same services for callers within this process, without a wire. */
+  /** The same services for callers within this process, without a wire; `peerHeader` says for whom. */
   readonly local: Transport;
 }
 
@@ -120,7 +120,8 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
     fallback: options.fallback,
   });
   const stock = namingHost(withPlainGrpcMessages(handler));
-  const local = createRouterTransport(services, { router: common });
+  const interceptors = [peerFromHeader, ...common.interceptors];
+  const local = createRouterTransport(services, { router: { ...common, interceptors } });
   return subscribe === undefined || options.handOff === false
     ? { request: stock, stream: () => false, local }
     : { ...handingOff(subscribe, stock, options), local };

@@ -1,5 +1,5 @@
 import pg from "pg";
-import { resolveConfig } from "../../src/server/config.ts";
+import { type ConfigInput, resolveConfig } from "../../src/server/config.ts";
 import { type RunningServer, startServer } from "../../src/server/server.ts";
 import { freshDatabase } from "../support/cluster.ts";
 import { eventually } from "../support/deadline.ts";
@@ -16,10 +16,10 @@ export interface Shop extends AsyncDisposable {
 }
 
 /** Opens a shop on any free port, in a database of its own. */
-export async function openShop(): Promise<Shop> {
+export async function openShop(flags: Partial<ConfigInput> = {}): Promise<Shop> {
   await using opening = new AsyncDisposableStack();
   const databaseUrl = await freshDatabase();
-  const server = await startServer(resolveConfig({ flags: { databaseUrl, port: 0, logLevel: "silent" } }));
+  const server = await startServer(resolveConfig({ flags: { databaseUrl, port: 0, logLevel: "silent", ...flags } }));
   opening.defer(() => server.stop(1_000));
   const client = new pg.Client(databaseUrl);
   await client.connect();

@@ -4,7 +4,9 @@ import { connect as connectHttp2, constants } from "node:http2";
 import { text } from "node:stream/consumers";
 import { Client, StreamableHTTPClientTransport } from "@modelcontextprotocol/client";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { httpAgent } from "../../e2e/mcp-agent.ts";
 import { openShop, type Shop } from "../../e2e/shop.ts";
+import { eventually } from "../../support/deadline.ts";
 
 let shop: Shop;
 beforeAll(async () => {
@@ -32,6 +34,21 @@ async function ask(
   const [response] = await once(request, "response");
   return { status: response.statusCode, body: await text(response) };
 }
+
+describe("the limit on streams of one address", () => {
+  it("holds for polls that wait", async () => {
+    await using limited = await openShop({ maxStreamsPerPeer: 1 });
+    await using one = await httpAgent(limited.url);
+    const call = new AbortController();
+    const wait = { topics: ["nothing"], timeout_seconds: 60 };
+    const first = one.call("poll_changes", wait, { signal: call.signal });
+    await eventually(async () => limited.server.feed.status().streams > 0);
+    const second = await one.call("poll_changes", wait);
+    expect(second).toMatchObject({ isError: true, text: expect.stringContaining("LIMIT_EXCEEDED: ") });
+    call.abort();
+    await expect(first).rejects.toThrow();
+  });
+});
 
 describe("/mcp", () => {
   it("answers each request by itself, without a session", async () => {
