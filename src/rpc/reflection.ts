@@ -1,6 +1,6 @@
 import { createRegistry, type DescFile, type DescService, type Registry, toBinary } from "@bufbuild/protobuf";
 import { FileDescriptorProtoSchema } from "@bufbuild/protobuf/wkt";
-import { Code, type ConnectRouter } from "@connectrpc/connect";
+import { Code, type ConnectRouter, type HandlerContext } from "@connectrpc/connect";
 import { ServerReflection as ServerReflectionV1 } from "../../gen/grpc/reflection/v1/reflection_pb.js";
 import { ServerReflection as ServerReflectionV1Alpha } from "../../gen/grpc/reflection/v1alpha/reflection_pb.js";
 
@@ -30,14 +30,44 @@ export function addReflection(
   others: readonly DescFile[],
 ): void {
   const index = createSchemaIndex([...services, ServerReflectionV1, ServerReflectionV1Alpha], others);
-  async function* serverReflectionInfo<Request extends Question>(requests: AsyncIterable<Request>) {
+  async function* serverReflectionInfo<Request extends Question>(
+    requests: AsyncIterable<Request>,
+    { signal }: Pick<HandlerContext, "signal">,
+  ) {
     const sent = new Set<string>();
-    for await (const request of requests) {
+    for await (const request of untilAborted(requests, signal)) {
       yield { validHost: request.host, originalRequest: request, messageResponse: index.answer(request, sent) };
     }
   }
   router.service(ServerReflectionV1, { serverReflectionInfo });
   router.service(ServerReflectionV1Alpha, { serverReflectionInfo });
+}
+
+/**
+ * The same, until the signal fires: then it rejects with the reason. A client keeps such a call open for as long as it may
+ * have another question, and is to be told when nobody will answer any more.
+ */
+async function* untilAborted<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
+  const aborted = Promise.withResolvers<never>();
+  // Nobody may be waiting when it fires.
+  aborted.promise.catch(() => undefined);
+  const abort = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", abort, { once: true });
+  if (signal.aborted) {
+    abort();
+  }
+  const iterator = items[Symbol.asyncIterator]();
+  try {
+    for (;;) {
+      const next = await Promise.race([iterator.next(), aborted.promise]);
+      if (next.done === true) {
+        return;
+      }
+      yield next.value;
+    }
+  } finally {
+    signal.removeEventListener("abort", abort);
+  }
 }
 
 interface SchemaIndex {

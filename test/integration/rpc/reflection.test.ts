@@ -1,6 +1,6 @@
 import { create, createFileRegistry, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type FileDescriptorProto, FileDescriptorProtoSchema, FileDescriptorSetSchema } from "@bufbuild/protobuf/wkt";
-import { createClient } from "@connectrpc/connect";
+import { Code, createClient } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type ServerReflectionRequest, ServerReflection as V1 } from "../../../gen/grpc/reflection/v1/reflection_pb.js";
@@ -135,6 +135,29 @@ describe.each(versions)("reflection $name", ({ service }) => {
     ).toEqual([5, 5, 5, 5, 5, "fileDescriptorResponse"]);
   });
 });
+
+it.each(versions)(
+  "reflection $name says that the server is going down to who keeps the call open",
+  async ({ service }) => {
+    const ending = await serve(createScriptedFeed({}));
+    const more = Promise.withResolvers<void>();
+    async function* requests() {
+      yield { host: "here", messageRequest: { case: "listServices" as const, value: "*" } };
+      await more.promise;
+    }
+    const client = createClient(service, createGrpcTransport({ baseUrl: ending.url }));
+    const answers = client.serverReflectionInfo(requests())[Symbol.asyncIterator]();
+    expect((await answers.next()).done).toBe(false);
+    const next = answers.next();
+    const refused = expect(next).rejects.toMatchObject({
+      code: Code.Unavailable,
+      rawMessage: expect.stringContaining("The server is going down."),
+    });
+    await ending.server.stop(100);
+    await refused;
+    more.resolve();
+  },
+);
 
 function dependenciesFirst(files: readonly FileDescriptorProto[]): FileDescriptorProto[] {
   const ordered = new Set<FileDescriptorProto>();
