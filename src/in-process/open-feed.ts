@@ -19,6 +19,7 @@ export interface OpenFeedOptions
         | "directUrl"
         | "historyConnections"
         | "serviceConnections"
+        | "stuckAfterMs"
         | "newEpoch"
         | "migrate"
         | "logBytes"

@@ -41,12 +41,6 @@ export const parts = {
     // Migrations have no timeout.
     allowedMs: 3_600_000,
   },
-  subscriptions: {
-    code: "SUBSCRIPTIONS_STUCK",
-    noun: "The keeping of subscriptions",
-    what: "be answered",
-    allowedMs: 60_000,
-  },
 } as const;
 
 /** One of them. */
