@@ -1,5 +1,6 @@
 import { systemClock, systemTimers } from "../../../src/core/clock.ts";
 import { createFeed, type FeedOptions } from "../../../src/core/feed/feed-service.ts";
+import { createGroups } from "../../../src/core/group/group-service.ts";
 import { createSubscriptions } from "../../../src/core/subscription/subscription-service.ts";
 import { createMemoryStore, type MemoryStore } from "../../../src/memory/store.ts";
 import type { ConfigInput } from "../../../src/server/config.ts";
@@ -23,8 +24,16 @@ export async function openMemoryShop(
   const store = createMemoryStore({ sources: ["orders"] });
   const feed = createFeed({ store, wakeUp: store.wakeUp, ...options });
   await feed.start(new AbortController().signal);
-  const parts = { feed, store: store.subscriptions, clock: systemClock, timers: systemTimers, replica: "only" };
-  const subscriptions = createSubscriptions(parts);
+  const parts = {
+    feed,
+    store: store.subscriptions,
+    clock: systemClock,
+    timers: systemTimers,
+    replica: "only",
+    url: undefined,
+    report: () => undefined,
+  };
+  const subscriptions = createSubscriptions({ ...parts, groups: createGroups(parts) });
   await subscriptions.start(new AbortController().signal);
   const served = await serve(feed, { config, subscriptions });
   return {

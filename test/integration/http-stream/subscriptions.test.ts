@@ -2,6 +2,8 @@ import { createClient } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-node";
 import { describe, expect, it } from "vitest";
 import { SubscriptionService } from "../../../gen/millrace/v1/subscription_service_pb.js";
+import { decodeCursor } from "../../../src/core/cursor.ts";
+import { eventually } from "../../support/deadline.ts";
 import { ask, linesOf, messagesOf, OpenAnswer } from "./http-client.ts";
 import { type MemoryShop, openMemoryShop } from "./memory-shop.ts";
 
@@ -63,6 +65,36 @@ describe("a subscription over plain HTTP", () => {
     // Which EventSource does not ask for again.
     const paused = await ask(shop.events("subscription=jobs"), eventSource);
     expect([paused.status, JSON.parse(paused.text).code]).toEqual([400, "SUBSCRIPTION_PAUSED"]);
+  });
+
+  it("of a group has members", async () => {
+    await using shop = await openMemoryShop();
+    const service = serviceOf(shop);
+    await service.createSubscription({ subscriptionId: "jobs", selectors: [{ topics: ["orders"] }], group: {} });
+    using one = await OpenAnswer.open(shop.events("subscription=jobs&member=one&format=ndjson"));
+    using two = await OpenAnswer.open(shop.events("subscription=jobs&member=two&format=ndjson"));
+    for (let at = 0; at < 60; at += 1) await shop.put(`key ${at}`, "{}");
+    const keysOf = ({ text }: OpenAnswer) =>
+      linesOf(text.slice(0, text.lastIndexOf("\n"))).flatMap(({ key }) => key ?? []);
+    await eventually(async () => keysOf(one).length + keysOf(two).length >= 60);
+    expect([...keysOf(one), ...keysOf(two)].length).toBe(60);
+    expect(new Set([...keysOf(one), ...keysOf(two)]).size).toBe(60);
+    expect(keysOf(one).length).toBeGreaterThan(0);
+    expect(keysOf(two).length).toBeGreaterThan(0);
+    // The cursor of a single event says which deliveries came before it.
+    const [opened, first, second, third] = linesOf(one.text.slice(0, one.text.lastIndexOf("\n")));
+    const { generation } = Object(opened?.lease);
+    const cursor = String((third ?? second ?? first)?.cursor);
+    const accepted = Math.min(3, keysOf(one).length);
+    const { version } = Object(third ?? second ?? first);
+    expect(decodeCursor(cursor)).toMatchObject({ version, delivery: accepted });
+    const answer = await service.acknowledge({
+      subscriptionId: "jobs",
+      member: "one",
+      generation: BigInt(generation),
+      cursor,
+    });
+    expect(answer.accepted).toBe(BigInt(accepted));
   });
 
   it("that is not there is not found", async () => {
