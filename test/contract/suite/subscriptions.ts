@@ -95,6 +95,41 @@ export function subscriptionContract(harness: ContractHarness): void {
       expect([...seen].sort((a, b) => a - b)).toEqual(Array.from({ length: 24 }, (_, index) => index + 1));
     });
 
+    if (harness.capabilities.has("restore")) {
+      test("G8 a subscription goes on below the fork of another epoch, and is told when it is asked to pass it", async () => {
+        await using world = await harness.open();
+        const before = await runSubscriptions(world);
+        await subscribe(before);
+        await fill(world, 3);
+        const first = new Reader(before.consumer("s"));
+        await first.gets(3);
+        await acknowledge(before, cursorAt(first, 2), generationOf(first));
+        await first[Symbol.asyncDispose]();
+        await before[Symbol.asyncDispose]();
+        const backup = await world.backup();
+        const lost = await runSubscriptions(world);
+        await fill(world, 2);
+        const second = new Reader(lost.consumer("s"));
+        await second.gets(3);
+        expect(second.versions).toEqual([3, 4, 5]);
+        const beyond = cursorAt(second, 5);
+        await second[Symbol.asyncDispose]();
+        await lost[Symbol.asyncDispose]();
+        await backup.restore();
+
+        await using after = await runSubscriptions(world);
+        await fill(world, 1);
+        const refused = acknowledge(after, beyond, 0);
+        await expect(refused).rejects.toMatchObject({ code: "EPOCH_CHANGED", detail: { forkVersion: 3 } });
+        await using third = new Reader(after.consumer("s"));
+        await third.gets(2);
+        expect(third.versions).toEqual([3, 4]);
+        await acknowledge(after, cursorAt(third, 4), generationOf(third));
+        const { position } = await after.subscriptions.get("s", signal);
+        expect(position).toMatchObject({ version: 4, epoch: world.store.epoch });
+      });
+    }
+
     test("G7 a subscription that begins with a snapshot has its rows once, and then what follows", async () => {
       await using world = await harness.open();
       await using here = await runSubscriptions(world);
