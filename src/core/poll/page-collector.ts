@@ -69,6 +69,8 @@ export class PageCollector implements Outlet {
   #counted = false;
   #inSnapshot: boolean;
   #closing: ClosingReason | undefined;
+  /** The version of the last checkpoint. */
+  #toldAt: Version | undefined;
   #control: StreamControl | undefined;
   #ended = false;
 
@@ -209,8 +211,10 @@ export class PageCollector implements Outlet {
       return;
     }
     if (this.#until === undefined) {
-      // A group's member has what is his for now; the rest is with others, or has yet to come.
-      if (cursor.version >= head() || cursor.delivery !== undefined) {
+      // Also a group's member that comes no further: what follows waits for others, or for what it has not acknowledged.
+      const stands = cursor.delivery !== undefined && cursor.version === this.#toldAt;
+      this.#toldAt = cursor.version;
+      if (stands || cursor.version >= head()) {
         this.#finish("idle");
       }
     } else if (cursor.version >= tickEnd(this.#until)) {
