@@ -129,7 +129,10 @@ export class Holding {
     if (frame.kind === "opened" || frame.kind === "closing") {
       return;
     }
-    this.#owed = cursor;
+    // Nobody can do anything about what was left out: it needs no acknowledgement.
+    if (frame.kind !== "gap") {
+      this.#owed = cursor;
+    }
     if (cursor.snapshot === undefined && cursor.version > this.#upTo) {
       this.#upTo = cursor.version;
       this.#untold = true;
