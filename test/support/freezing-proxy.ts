@@ -35,6 +35,7 @@ export class FreezingProxy implements AsyncDisposable {
   readonly #frosts: Frost[] = [];
   /** Connections that were frozen so far. */
   frozen = 0;
+  #translation: { readonly name: string; readonly from: string; readonly to: string } | undefined;
 
   private constructor(listener: Server, url: string) {
     this.#listener = listener;
@@ -70,6 +71,11 @@ export class FreezingProxy implements AsyncDisposable {
     this.#frosts.push({ name, afterBytes: undefined, left: Number.POSITIVE_INFINITY });
   }
 
+  /** Says another thing to the server than the first client of this name that says `from`; as many bytes, once. */
+  translateOnce(name: string, from: string, to: string): void {
+    this.#translation = { name, from, to };
+  }
+
   /** New connections pass from now on. Those that are frozen stay so. */
   thaw(): void {
     this.#frosts.length = 0;
@@ -92,7 +98,7 @@ export class FreezingProxy implements AsyncDisposable {
       if (one.application === "") one.application = applicationOf(Buffer.from(chunk));
       const frost = this.#frostOf(one);
       if (frost !== undefined && frost.afterBytes === undefined && statements.has(chunk[0])) this.#freeze(one);
-      if (!one.frozen) server.write(chunk);
+      if (!one.frozen) server.write(this.#translated(one, Buffer.from(chunk)));
     });
     server.on("data", (chunk) => {
       if (one.frozen) return;
@@ -112,6 +118,16 @@ export class FreezingProxy implements AsyncDisposable {
         if (!one.frozen) to.destroy();
       });
     }
+  }
+
+  #translated({ application }: Passing, chunk: Buffer): Buffer {
+    const { name = "", from = "", to = "" } = this.#translation ?? {};
+    const at = this.#translation !== undefined && application.startsWith(name) ? chunk.indexOf(from) : -1;
+    if (at !== -1) {
+      chunk.write(to, at);
+      this.#translation = undefined;
+    }
+    return chunk;
   }
 
   #frostOf({ application }: Passing): Frost | undefined {

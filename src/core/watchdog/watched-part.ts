@@ -158,7 +158,7 @@ export class WatchedPart {
   #tell({ what, where, silentMs, evidence, atMs, times }: Stuck): StuckPart {
     const { code, noun } = this.#options;
     const agoMs = this.#context.clock.monotonic() - atMs;
-    const seen = evidence === undefined ? "" : `; seen from another connection, ${evidence}`;
+    const seen = evidence === undefined ? "" : `; ${evidence}`;
     const since = agoMs < 1_000 ? "" : ` ${seconds(agoMs)} ago`;
     const often = times === 1 ? "" : `, for the ${times}. time in a row`;
     return {

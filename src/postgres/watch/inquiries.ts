@@ -90,10 +90,12 @@ function verdictOf(session: SessionState, pid: number, patienceMs: number): Verd
     return waitType === "Client"
       ? {
           kind: "lost",
-          evidence: `session ${pid} cannot get rid of its answer (${waitEvent ?? "waits for the client"})`,
+          evidence: `seen from another connection, session ${pid} cannot get rid of its answer (${waitEvent ?? "waits for the client"})`,
         }
       : { kind: "working" };
   }
   const idle = state?.startsWith("idle") === true && forMs !== null && forMs >= patienceMs / 2;
-  return idle ? { kind: "lost", evidence: `session ${pid} has nothing to do (${state})` } : { kind: "unknown" };
+  return idle
+    ? { kind: "lost", evidence: `seen from another connection, session ${pid} has nothing to do (${state})` }
+    : { kind: "unknown" };
 }

@@ -45,6 +45,19 @@ describe("the connection that listens", () => {
     expect(said).toContain("The connection that listens works again.");
   });
 
+  test("that does not listen, although it lives and answers, is made anew", async () => {
+    await using stage = await Stage.open(cluster);
+    const writer = await stage.session();
+    stage.proxy.translateOnce("millrace waiter", "listen millrace_wake", "notify millrace_wake");
+    const { feed, restarted, said } = await stage.feed();
+    await restarted("waiter");
+    expect(said.join()).toContain("without a sign of life; it does not listen");
+    await vi.waitUntil(() => said.includes("The connection that listens works again."), PATIENCE);
+    const follower = stage.follow(feed);
+    await stage.commit(writer, "after");
+    await follower.has(1);
+  });
+
   test("G11 of a process that is frozen has the waiter's lock taken from it by another server", async () => {
     await using stage = await Stage.open(cluster);
     const frozen = await stage.session("millrace waiter 00000000");

@@ -88,7 +88,9 @@ describe("a watchdog", () => {
 
   test("asks somebody else first: what is lost is broken off at once, what works is left until it may not take longer", async () => {
     const { time, watchdog } = setUp();
-    const lost = piece(3_600_000, { inquire: async () => ({ kind: "lost", evidence: "session 7 has nothing to do" }) });
+    const lost = piece(3_600_000, {
+      inquire: async () => ({ kind: "lost", evidence: "its session has nothing to do" }),
+    });
     watchdog.part(TAIL).begin(lost.options);
     let asked = 0;
     const slow = piece(3_600_000, {
@@ -100,7 +102,7 @@ describe("a watchdog", () => {
     watchdog.part({ ...TAIL, name: "retention" }).begin(slow.options);
     await time.pass(10_000);
     expect(lost.broken.map(({ message }) => message)).toEqual([
-      "The tail waited 10.0 s to settle (pid 7) without a sign of life; seen from another connection, session 7 has nothing to do. It was broken off, and is tried again.",
+      "The tail waited 10.0 s to settle (pid 7) without a sign of life; its session has nothing to do. It was broken off, and is tried again.",
     ]);
     await time.pass(3_590_000);
     expect(slow.broken).toEqual([]);
