@@ -8,6 +8,8 @@ import type { Problem } from "../rpc/status.ts";
 export interface BuilderFailures {
   /** Cheap: an event that fails comes as often as it is read. */
   readonly failed: (failure: BuilderFailure) => void;
+  /** Made two events of one change. */
+  readonly impure: (seen: Omit<BuilderFailure, "reason">) => void;
   problems(): readonly Problem[];
 }
 
@@ -27,6 +29,7 @@ interface Failing {
 /** Keeps the last failure of each source's builder. */
 export function createBuilderFailures(log: Pick<Logger, "warn">, clock: Pick<Clock, "monotonic">): BuilderFailures {
   const sources = new Map<string, Failing>();
+  const impure = new Map<string, Problem>();
   return {
     failed(failure) {
       const nowMs = clock.monotonic();
@@ -48,15 +51,30 @@ export function createBuilderFailures(log: Pick<Logger, "warn">, clock: Pick<Clo
       known.toldMs = nowMs;
       known.untold = 0;
     },
+    impure({ table, version }) {
+      if (impure.has(table)) return;
+      const problem = impurity(table, version);
+      impure.set(table, problem);
+      log.warn({ table, version, action: problem.action }, problem.message);
+    },
     problems() {
       const nowMs = clock.monotonic();
-      return [...sources.values()]
+      const failing = [...sources.values()]
         .filter(({ lastMs }) => nowMs - lastMs < REMEMBERED_MS)
         .map(({ count, last: { table, version, reason } }) => ({
           code: "BUILDER_FAILS",
           message: `The builder of ${table} has failed ${count === 1 ? "once" : `${count} times`}, at version ${version} last: ${reason}.`,
           action: `Correct it: what failed goes to topics under ${DEAD_LETTER_TOPIC}, and is built anew by the next builder.`,
         }));
+      return [...impure.values(), ...failing];
     },
+  };
+}
+
+function impurity(table: string, version: number): Problem {
+  return {
+    code: "BUILDER_IMPURE",
+    message: `The builder of ${table} has made two different events of the change at version ${version}: clients see different histories.`,
+    action: "Let it look at nothing but the change: at no clock, no chance, and nothing that it keeps.",
   };
 }

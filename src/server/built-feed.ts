@@ -47,6 +47,7 @@ export function builtFeed(
     clock: systemClock,
     timers: systemTimers,
     onFailure: failures.failed,
+    onImpure: failures.impure,
   });
   return { store: built, problems: failures.problems, stats: () => built.builderStats };
 }

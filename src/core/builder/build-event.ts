@@ -28,6 +28,23 @@ export interface Built {
   readonly reason?: string | undefined;
 }
 
+/** Whether both are the same to everybody who is shown them. */
+export function isSameEvent(one: Event, other: Event): boolean {
+  return (
+    one.topic === other.topic &&
+    one.key === other.key &&
+    isSameImage(one.before, other.before) &&
+    isSameImage(one.after, other.after) &&
+    isSameImage(one.headers, other.headers)
+  );
+}
+
+function isSameImage(one: Image | undefined, other: Image | undefined): boolean {
+  return (
+    one === other || (one !== undefined && one.length === other?.length && one.every((byte, at) => byte === other[at]))
+  );
+}
+
 /** A source's builder, made ready. */
 export class EventBuilder {
   readonly source: BuiltSource;

@@ -1,7 +1,7 @@
 import type { Event, Version } from "../event.ts";
 import { eventBytes, type Page } from "../page.ts";
 import type { Clock, FeedStore, SnapshotReader, SnapshotRequest, SnapshotRows, Timers } from "../ports.ts";
-import type { Built, EventBuilder } from "./build-event.ts";
+import { type Built, type EventBuilder, isSameEvent } from "./build-event.ts";
 import { type BoundSource, TopicBindings, type WatchedTopic } from "./topic-bindings.ts";
 
 /** What building takes. */
@@ -14,6 +14,8 @@ export interface BuiltStoreOptions {
   readonly timers: Pick<Timers, "turn">;
   /** Told of each event that a builder failed for, each time that it is built. Default: nobody is. */
   readonly onFailure?: ((failure: BuilderFailure) => void) | undefined;
+  /** Told when a builder has made two events of one change: of some it is asked twice. Default: nobody is. */
+  readonly onImpure?: ((impure: Omit<BuilderFailure, "reason">) => void) | undefined;
 }
 
 /** An event that became a dead letter. */
@@ -39,6 +41,8 @@ export interface BuiltStore extends FeedStore {
 
 /** How long it is believed which tables are watched, in milliseconds. */
 const BELIEVED_MS = 10_000;
+/** One of so many events is built twice, the first among them. */
+const PROBED = 256;
 /** How long builders may keep everybody else waiting, in milliseconds, if each of them returns at once. */
 const TURN_MS = 5;
 
@@ -80,6 +84,8 @@ class Building {
   /** The builders as text: a snapshot is not gone on with under others. */
   readonly #fingerprint: string;
   #learntMs = Number.NEGATIVE_INFINITY;
+  /** Events that went through a builder. */
+  #built = 0;
   readonly stats = { built: 0, hidden: 0, failed: 0, ms: 0 };
 
   constructor(options: BuiltStoreOptions) {
@@ -184,6 +190,7 @@ class Building {
       results ??= events.slice();
       results[at] = built.event;
       this.#count(built, builder);
+      this.#probe(event, built, builder);
       const spentMs = clock.monotonic() - sinceMs;
       if (spentMs < TURN_MS) continue;
       this.stats.ms += spentMs;
@@ -193,6 +200,15 @@ class Building {
     if (results === undefined) return events;
     this.stats.ms += clock.monotonic() - sinceMs;
     return results;
+  }
+
+  /** A look at a clock may well give the same twice. A counter, or chance, does not. */
+  #probe(event: Event, { event: first }: Built, builder: EventBuilder): void {
+    this.#built += 1;
+    if (this.#built % PROBED !== 1) return;
+    const second = builder.build(event)?.event;
+    if (second !== undefined && isSameEvent(first, second)) return;
+    this.#options.onImpure?.({ table: builder.source.table, version: event.version });
   }
 
   #count({ outcome, event, reason = "" }: Built, { source }: EventBuilder): void {

@@ -12,6 +12,7 @@ interface Setup extends AsyncDisposable {
   readonly store: BuiltStore;
   readonly feed: Feed;
   readonly failures: BuilderFailure[];
+  readonly impure: object[];
   /** Tables and topics as the database would tell. */
   watched: { table: string; topic: string }[];
   asked: number;
@@ -31,6 +32,7 @@ async function setUp(
 ): Promise<Setup> {
   const memory = createMemoryStore({ sources: ["orders", "plain"], pageEvents: 10, snapshotRows: 3, ...memoryOptions });
   const failures: BuilderFailure[] = [];
+  const impure: object[] = [];
   const setup = {
     watched: [
       { table: "public.orders", topic: "orders" },
@@ -48,10 +50,11 @@ async function setUp(
     clock: systemClock,
     timers: systemTimers,
     onFailure: (failure) => failures.push(failure),
+    onImpure: (seen) => impure.push(seen),
   });
   const feed = createFeed({ store, wakeUp: memory.wakeUp, ...feedOptions });
   await feed.start(new AbortController().signal);
-  return Object.assign(setup, { memory, store, feed, failures, [Symbol.asyncDispose]: () => feed.stop() });
+  return Object.assign(setup, { memory, store, feed, failures, impure, [Symbol.asyncDispose]: () => feed.stop() });
 }
 
 async function put(memory: MemoryStore, topic: string, ids: readonly number[], n = 0): Promise<void> {
@@ -181,6 +184,23 @@ describe("a feed with a builder", () => {
     ]);
     expect(on.failures).toContainEqual({ table: "public.orders", version: 2, reason: "two is too many" });
     expect(on.store.builderStats).toMatchObject({ failed: 1, built: 2 });
+  });
+
+  it("is found out when it makes two events of one change", async () => {
+    let count = 0;
+    for (const [build, found] of [
+      [() => ({ payload: { count: count++ } }), true],
+      [() => (count++ % 2 === 0 ? undefined : {}), true],
+      [({ row }) => ({ payload: { ...row } }), false],
+      [() => undefined, false],
+    ] as readonly (readonly [Builder, boolean])[]) {
+      await using on = await setUp(build);
+      await put(on.memory, "orders", upTo(3));
+      await put(on.memory, "plain", [1]);
+      await using reader = new Reader(on.feed, { selectors: [select(["plain"])] });
+      await reader.gets(1);
+      expect(on.impure.length > 0).toBe(found);
+    }
   });
 
   it("leaves pages alone in which there is nothing to build", async () => {
