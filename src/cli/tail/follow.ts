@@ -115,7 +115,8 @@ async function* connection(options: FollowOptions, position: Position): AsyncGen
   const call = new AbortController();
   const { client, close } = connectFeed(options.url);
   try {
-    const request = { ...options.request, start: position.start };
+    const member = position.member || options.request.member;
+    const request = { ...options.request, start: position.start, member };
     const frames = client.subscribe(request, { signal: AbortSignal.any([options.signal, call.signal]) });
     const iterator = frames[Symbol.asyncIterator]();
     let silenceMs = silenceBeforeOpenedMs;
@@ -186,6 +187,8 @@ class Position {
   closing: ClosingReason | undefined;
   version = 0n;
   epoch = "";
+  /** In a group: whom it was taken for, so that it is the same one when it comes again. */
+  member = "";
 
   constructor(start: StartPosition) {
     this.start = start;
@@ -196,6 +199,7 @@ class Position {
     if (frame.case === "opened") {
       this.opened = true;
       this.epoch = frame.value.epoch;
+      this.member = frame.value.lease?.member ?? "";
     }
     if (frame.case === "opened" || frame.case === "checkpoint") this.version = frame.value.version;
     if (frame.case === "events") this.version = frame.value.events.at(-1)?.version ?? this.version;
