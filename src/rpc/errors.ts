@@ -1,5 +1,5 @@
 import { create } from "@bufbuild/protobuf";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { codeToHttpStatus } from "@connectrpc/connect/protocol-connect";
 import { ErrorCode, type ErrorDetail, ErrorDetailSchema } from "../../gen/millrace/v1/error_pb.js";
@@ -55,6 +55,32 @@ export function connectErrorFromFeedError(error: FeedError): ConnectError {
   const message = `${sentence(error.message)} ${error.action}`.trimEnd();
   const details = [{ desc: ErrorDetailSchema, value: detailOf(error, mapping) }];
   return new ConnectError(message, mapping.connect, undefined, details, error.cause);
+}
+
+/** The failure that another replica answered with; `undefined` when it is none of the closed set. */
+export function feedErrorFromConnect(error: ConnectError): FeedError | undefined {
+  const [detail] = error.findDetails(ErrorDetailSchema);
+  const code = Object.entries(errorTable).find(([, { wire }]) => wire === detail?.code)?.[0];
+  if (detail === undefined || code === undefined || !isFeedErrorCode(code)) {
+    return undefined;
+  }
+  const { action, epoch, oldestVersion, headVersion, forkVersion, cursor, retryAfter, violations } = detail;
+  const message = error.rawMessage.endsWith(action)
+    ? error.rawMessage.slice(0, -action.length).trim()
+    : error.rawMessage;
+  return new FeedError(code, message, action, {
+    ...(epoch === "" ? {} : { epoch }),
+    ...(cursor === "" ? {} : { cursor }),
+    ...(oldestVersion === undefined ? {} : { oldestVersion: Number(oldestVersion) }),
+    ...(headVersion === undefined ? {} : { headVersion: Number(headVersion) }),
+    ...(forkVersion === undefined ? {} : { forkVersion: Number(forkVersion) }),
+    ...(retryAfter === undefined ? {} : { retryAfterMs: durationMs(retryAfter) }),
+    ...(violations.length === 0 ? {} : { violations }),
+  });
+}
+
+function isFeedErrorCode(code: string): code is FeedErrorCode {
+  return code in errorTable;
 }
 
 /**

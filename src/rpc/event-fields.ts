@@ -35,6 +35,16 @@ export const transitionNumbers: Readonly<Record<Transition, WireTransition>> = {
   LEFT: WireTransition.LEFT,
 };
 
+const transitionNames = new Map<WireTransition, Transition>([
+  [WireTransition.ENTERED, "ENTERED"],
+  [WireTransition.LEFT, "LEFT"],
+]);
+
+/** The transition of a wire's number; `undefined` for the unspecified one and for strangers. */
+export function transitionFromWire(transition: WireTransition): Transition | undefined {
+  return transitionNames.get(transition);
+}
+
 /** As a number, for the encoder. */
 export const payloadOmittedTooLarge: number = PayloadOmitted.TOO_LARGE;
 

@@ -11,6 +11,7 @@ import { withConditionalGet } from "./conditional-get.ts";
 import { withoutEndlessTimeouts } from "./endless-timeouts.ts";
 import { createFailureInterceptor } from "./failures.ts";
 import { createFeedService, type FeedServiceOptions } from "./feed-service.ts";
+import { createForwardedInterceptor } from "./forward/forwarded-call.ts";
 import { withPlainGrpcMessages } from "./grpc-message.ts";
 import { requestExchange, streamExchange } from "./hand-off/exchange.ts";
 import { type BodyOf, HandOff } from "./hand-off/hand-off.ts";
@@ -88,7 +89,11 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
     if (options.sources !== undefined) router.service(SourceService, createSourceService(options.sources));
   };
   const common = {
-    interceptors: [createFailureInterceptor(options.log), createValidationInterceptor()],
+    interceptors: [
+      createFailureInterceptor(options.log),
+      createValidationInterceptor(),
+      ...(subscriptions === undefined ? [] : [createForwardedInterceptor(subscriptions)]),
+    ],
     readMaxBytes: options.maxRequestBytes,
     shutdownSignal: options.shutdownSignal,
   };

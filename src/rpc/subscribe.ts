@@ -12,6 +12,7 @@ import type { Clock } from "../core/ports.ts";
 import { SubscribedStream } from "../core/stream/subscribed-stream.ts";
 import type { Consumer, Subscriptions } from "../core/subscription/subscriptions.ts";
 import { invalidRequest } from "./errors.ts";
+import { assertHeld, FORWARDED, forwardedTerms, openForwarded } from "./forward/forwarded-call.ts";
 import { responseFromFrame, type StreamTerms } from "./frames.ts";
 import { callProtocol } from "./hand-off/call-end.ts";
 import type { EncoderPool } from "./hand-off/encoder-pool.ts";
@@ -88,7 +89,14 @@ function openingOfSubscription(
       return { request: agreed.asked, group: groupTermsOf(definition) };
     },
   };
-  const open = (signal: AbortSignal) => subscriptions.open(consumer, signal);
+  const forwarded = forwardedTerms(context.requestHeader.get(FORWARDED));
+  const open = async (signal: AbortSignal) => {
+    if (forwarded === undefined) {
+      return await subscriptions.open(consumer, signal);
+    }
+    assertHeld(id, subscriptions);
+    return await openForwarded(consumer, forwarded, { subscriptions, clock }, signal);
+  };
   return {
     open,
     frames: (signal) => new SubscribedStream(signal, { open, clock, timers: systemTimers }),

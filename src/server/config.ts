@@ -65,6 +65,16 @@ export const configSchema = z
     insecure: flag
       .default(false)
       .describe("Listen on other addresses than loopback, open to everybody who reaches them"),
+    advertiseUrl: z
+      .string()
+      .refine(
+        (text) => URL.canParse(text) && /^https?:$/.test(new URL(text).protocol),
+        "must be the URL of this server, such as http://10.0.0.7:7400",
+      )
+      .optional()
+      .describe(
+        "URL at which other replicas reach this one, to pass on members of groups that it holds. Default: the address it listens on, or the machine's name",
+      ),
     tlsCert: z.string().min(1).optional().describe("File with the certificate and its chain, PEM"),
     tlsKey: z.string().min(1).optional().describe("File with the certificate's private key, PEM"),
     corsOrigins: list
@@ -173,6 +183,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   host: "MILLRACE_HOST",
   port: "PORT",
   insecure: "MILLRACE_INSECURE",
+  advertiseUrl: "MILLRACE_ADVERTISE_URL",
   tlsCert: "MILLRACE_TLS_CERT",
   tlsKey: "MILLRACE_TLS_KEY",
   corsOrigins: "MILLRACE_CORS_ORIGINS",

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { hostname } from "node:os";
 import type { Logger } from "pino";
 import { systemClock, systemTimers } from "../core/clock.ts";
 import type { EpochFeed } from "../core/feed.ts";
@@ -6,6 +7,7 @@ import { createGroups } from "../core/group/group-service.ts";
 import { createSubscriptions } from "../core/subscription/subscription-service.ts";
 import type { SubscriptionStore } from "../core/subscription/subscription-store.ts";
 import type { Subscriptions } from "../core/subscription/subscriptions.ts";
+import { createGroupForwarding } from "../rpc/forward/group-forwarding.ts";
 
 /** What the subscriptions of a feed stand on. */
 export interface SubscribedFeed {
@@ -13,12 +15,16 @@ export interface SubscribedFeed {
   readonly store: SubscriptionStore;
   readonly log: Logger;
   readonly signal: AbortSignal;
+  /** Where other replicas reach this one; `undefined` when they cannot. */
+  readonly url: string | undefined;
+  /** As `Config.streamBytes`. */
+  readonly streamBytes: number;
 }
 
 /** The subscriptions of a feed that has started; they end before it. */
 export async function openSubscriptions(
   opening: AsyncDisposableStack,
-  { feed, store, log, signal }: SubscribedFeed,
+  { feed, store, log, signal, url, streamBytes }: SubscribedFeed,
 ): Promise<Subscriptions> {
   const means = {
     feed,
@@ -26,11 +32,13 @@ export async function openSubscriptions(
     clock: systemClock,
     timers: systemTimers,
     replica: randomUUID(),
-    url: undefined,
+    url,
     report: (message: string, error?: unknown) =>
       error === undefined ? log.info({}, message) : log.warn({ err: error }, message),
   };
-  const subscriptions = createSubscriptions({ ...means, groups: createGroups(means) });
+  const forwarding = createGroupForwarding({ clock: systemClock, machine: hostname(), streamBytes });
+  opening.defer(() => forwarding.close());
+  const subscriptions = createSubscriptions({ ...means, groups: createGroups({ ...means, forwarding }) });
   opening.defer(() => subscriptions.stop());
   await subscriptions.start(signal);
   return subscriptions;

@@ -42,12 +42,15 @@ export interface ServedFeedObserver extends FeedObserver {
 /**
  * Opens the feed that is in `config.databaseUrl`, any number of times one after the other: each opening knows what the one
  * before has read.
+ *
+ * @param url - where other replicas reach this one; asked when a feed is opened. Default: nowhere
  */
 export function postgresFeedOpener(
   config: Config,
   log: Logger,
   observer: ServedFeedObserver,
   declared?: FollowedConfig,
+  url: () => string | undefined = () => undefined,
 ): OpenFeed {
   let before: PostgresStore | undefined;
   return async (signal, onOver) => {
@@ -57,6 +60,7 @@ export function postgresFeedOpener(
       observer,
       followed: before?.followed,
       declared,
+      url: url(),
     });
     before = opened.store;
     return opened;
@@ -69,13 +73,15 @@ interface Opening {
   readonly observer: ServedFeedObserver;
   readonly followed: Followed | undefined;
   readonly declared: FollowedConfig | undefined;
+  /** Where other replicas reach this one. */
+  readonly url: string | undefined;
 }
 
 /** Brings the schema up to date, or checks it, and enters the epoch in force. */
 async function openPostgresFeed(
   config: Config,
   log: Logger,
-  { signal, onOver, observer, followed, declared }: Opening,
+  { signal, onOver, observer, followed, declared, url }: Opening,
 ): Promise<OpenedFeed & { readonly store: PostgresStore }> {
   const { databaseUrl, directUrl } = config;
   // For as long as this feed lasts: of one that shows events by these builders.
@@ -131,7 +137,8 @@ async function openPostgresFeed(
   opening.defer(() => feed.stop());
   await feed.start(signal);
   watch.follow(feed);
-  const subscriptions = await openSubscriptions(opening, { feed, store: store.subscriptions, log, signal });
+  const held = { feed, store: store.subscriptions, log, signal, url };
+  const subscriptions = await openSubscriptions(opening, { ...held, streamBytes: config.streamBytes });
 
   const looking = watch.sessions.sessions("monitor");
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS, watch: looking });

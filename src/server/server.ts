@@ -1,4 +1,5 @@
 import { readFile } from "node:fs/promises";
+import { hostname } from "node:os";
 import type { Logger } from "pino";
 import { systemClock, systemTimers } from "../core/clock.ts";
 import { FeedError, goingDown } from "../core/errors.ts";
@@ -10,6 +11,7 @@ import { muxedBody } from "../mux/mux.ts";
 import type { Traffic } from "../rpc/hand-off/wire-outlet.ts";
 import { createRpcHandlers, type RpcHandler } from "../rpc/handler.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
+import { advertisedUrl } from "./advertised-url.ts";
 import type { Config } from "./config.ts";
 import { type FollowedConfig, followConfigFile } from "./config-file/followed-config.ts";
 import type { ConfigFile } from "./config-file/read-config.ts";
@@ -82,7 +84,9 @@ export async function startServer(config: Config, options: StartOptions = {}): P
     clock: systemClock,
     serverVersion,
   });
-  const openFeed = options.openFeed ?? postgresFeedOpener(config, log, metrics.observer, followed);
+  const openFeed =
+    options.openFeed ??
+    postgresFeedOpener(config, log, metrics.observer, followed, () => advertisedUrl(config, listener.url, hostname()));
   const holder = new FeedHolder(openFeed, slot, log);
   const handlers = {
     slot,

@@ -20,7 +20,9 @@ import type { GroupLimits } from "./group-limits.ts";
 import { GroupWriter } from "./group-writer.ts";
 
 /** What groups are made of. */
-export interface GroupServiceOptions extends GroupsOptions {
+export interface GroupServiceOptions extends Omit<GroupsOptions, "report"> {
+  /** Told of failures that nobody else is told of. Default: nobody is. */
+  readonly report?: GroupsOptions["report"] | undefined;
   /** The way to groups that other replicas hold. Default: there is none. */
   readonly forwarding?: GroupForwarding | undefined;
   readonly limits?: Partial<GroupLimits> | undefined;
@@ -28,7 +30,7 @@ export interface GroupServiceOptions extends GroupsOptions {
 
 /** The groups of a feed. Start them after it, stop them before it. */
 export function createGroups(options: GroupServiceOptions): Groups {
-  return new GroupService(options);
+  return new GroupService({ ...options, report: options.report ?? (() => undefined) });
 }
 
 /** Who has a group that is not here is asked of the database again after so long. */
@@ -38,6 +40,8 @@ const REPLAY_PAGE = 200;
 /** A server that goes down is gone within about this, and another one may be there. */
 const DRAIN_RETRY_MS = 1_000;
 
+type ResolvedOptions = GroupServiceOptions & { readonly report: GroupsOptions["report"] };
+
 type Elsewhere = Extract<Whereabouts, { readonly kind: "elsewhere" }>;
 
 /**
@@ -45,7 +49,7 @@ type Elsewhere = Extract<Whereabouts, { readonly kind: "elsewhere" }>;
  * uses. One replica at a time has a group; see `docs/decisions/0011-groups.md`.
  */
 class GroupService implements Groups {
-  readonly #options: GroupServiceOptions;
+  readonly #options: ResolvedOptions;
   readonly #stopping = new AbortController();
   readonly #hosts = new Map<string, GroupHost>();
   readonly #taking = new Map<string, Promise<GroupHost | Elsewhere>>();
@@ -60,7 +64,7 @@ class GroupService implements Groups {
   #fenced = 0;
   #forgetChanges: (() => void) | undefined;
 
-  constructor(options: GroupServiceOptions) {
+  constructor(options: ResolvedOptions) {
     this.#options = options;
     const { signal } = this.#stopping;
     const { feed, clock, timers, store, replica, url, limits } = options;
@@ -204,7 +208,7 @@ class GroupService implements Groups {
   }
 
   held(): readonly string[] {
-    return [...this.#hosts.keys()];
+    return [...this.#hosts.keys(), ...this.#taking.keys()];
   }
 
   observe(id: string, state: SubscriptionState | undefined): void {

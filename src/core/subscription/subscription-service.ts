@@ -228,6 +228,10 @@ class SubscriptionService implements Subscriptions {
     return stream;
   }
 
+  holds(id: string): boolean {
+    return this.#options.groups?.held().includes(id) === true;
+  }
+
   async acknowledge(acknowledgement: Acknowledgement, signal: AbortSignal): Promise<Acknowledged> {
     this.#assertRunning();
     const { id, member, versions, rejections } = acknowledgement;

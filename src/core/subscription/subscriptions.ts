@@ -118,6 +118,9 @@ export interface Subscriptions extends Service {
    */
   reopen(consumer: Consumer & { readonly generation: number }, signal: AbortSignal): Promise<OpenStream>;
 
+  /** Whether this process has the group at the moment. False for what is no group's. */
+  holds(id: string): boolean;
+
   /** Resolves once it is durable. */
   acknowledge(acknowledgement: Acknowledgement, signal: AbortSignal): Promise<Acknowledged>;
 
