@@ -146,7 +146,7 @@ function banner(started: Started): string {
   const where =
     embedded === undefined ? withoutPassword(databaseUrl) : `in ${dataDirectory(options.dataDir, terminal)}`;
   const rows = [
-    ["  server", `${server.url}  (gRPC, gRPC-Web, Connect)`],
+    ["  server", `${server.url}  (gRPC, gRPC-Web, Connect, SSE)`],
     ["  database", embedded === undefined ? where : `embedded Postgres ${where}`],
     [
       "  demo",
@@ -158,14 +158,15 @@ function banner(started: Started): string {
   const follow = [
     `npx buf curl ${plaintext}--reflect ${server.url}/millrace.v1.FeedService/Subscribe -d '{"oldest":{}}'`,
     `npx millrace tail --from oldest${url}`,
+    `curl -N '${server.url}/v1/events?from=oldest'`,
   ];
   const [what, lines] =
     embedded === undefined
       ? [
-          "with this DATABASE_URL, make the changes of a table events, see every one so far, and the same for people",
+          "with this DATABASE_URL, make the changes of a table events, see every one so far, the same for people, and for curl",
           ["npx millrace watch TABLE", ...follow],
         ]
-      : ["every event so far, the same for people, and Postgres itself", [...follow, databaseUrl]];
+      : ["every event so far, the same for people, and for curl; and Postgres itself", [...follow, databaseUrl]];
   const text = `Millrace ${serverVersion} runs. Ctrl-C stops it.\n\n${columns(rows)}\nNext, in another terminal: `;
   return `${text}${what}:\n\n${lines.map((line) => `  ${line}\n`).join("")}\n`;
 }
