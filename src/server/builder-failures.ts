@@ -1,8 +1,12 @@
-import type { Logger } from "pino";
 import { DEAD_LETTER_TOPIC } from "../core/builder/build-event.ts";
 import type { BuilderFailure } from "../core/builder/built-store.ts";
 import type { Clock } from "../core/ports.ts";
 import type { Problem } from "../rpc/status.ts";
+
+/** Where lines go. */
+export interface BuilderLog {
+  warn(facts: object, message: string): void;
+}
 
 /** What builders failed for, told without a flood. */
 export interface BuilderFailures {
@@ -27,7 +31,7 @@ interface Failing {
 }
 
 /** Keeps the last failure of each source's builder. */
-export function createBuilderFailures(log: Pick<Logger, "warn">, clock: Pick<Clock, "monotonic">): BuilderFailures {
+export function createBuilderFailures(log: BuilderLog, clock: Pick<Clock, "monotonic">): BuilderFailures {
   const sources = new Map<string, Failing>();
   const impure = new Map<string, Problem>();
   return {

@@ -4,9 +4,13 @@ import { createBuilderFailures } from "../../../src/server/builder-failures.ts";
 function setUp() {
   const lines: string[] = [];
   let nowMs = 0;
-  const warn = (_facts: unknown, message: unknown) => void lines.push(String(message));
-  const failures = createBuilderFailures({ warn }, { monotonic: () => nowMs });
-  return { failures, lines, wait: (ms: number) => void (nowMs += ms) };
+  const warn = (_facts: object, message: string): void => {
+    lines.push(message);
+  };
+  const wait = (ms: number): void => {
+    nowMs += ms;
+  };
+  return { failures: createBuilderFailures({ warn }, { monotonic: () => nowMs }), lines, wait };
 }
 
 const failed = (table: string, version: number) => ({ table, version, reason: "no luck" });
