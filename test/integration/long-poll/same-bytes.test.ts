@@ -35,6 +35,11 @@ async function poll({ url }: RunningServer, request: Request): Promise<Page> {
   return { bytes: bytes.toString("base64"), page: fromBinary(PollResponseSchema, bytes) };
 }
 
+async function waitingOn({ url }: RunningServer): Promise<number> {
+  const metrics = await (await fetch(`${url}/metrics`)).text();
+  return Number(/^millrace_polls_waiting (\d+)$/m.exec(metrics)?.[1]);
+}
+
 async function allPages(server: RunningServer, request: Request): Promise<readonly Page[]> {
   const pages: Page[] = [];
   for (let start: Request["start"] = { case: "afterVersion", value: 0n }; ; ) {
@@ -102,6 +107,21 @@ test("G8 pages are the same bytes from memory, from the table and after a restar
         expect(page.headVersion).toBeUndefined();
       }
     }
+
+    // And those who wait with one cursor, wherever they do.
+    await vi.waitUntil(() => inMemory.feed.status().head > events, patience);
+    const start = { case: "afterVersion", value: BigInt(events + 1) } as const;
+    const waiters = [inMemory, inMemory, small, restarted];
+    const waiting = waiters.map((server) => poll(server, { start, timeout: { seconds: 60n } }));
+    await vi.waitUntil(async () => {
+      const counts = await Promise.all([inMemory, small, restarted].map(waitingOn));
+      return counts.join() === "2,1,1";
+    }, patience);
+    await Promise.all([1, 2, 3].map((n) => client.query("select millrace.emit('a', $1)", [String(n)])));
+    const answers = await Promise.all(waiting);
+    expect(new Set(answers.map(({ bytes }) => bytes)).size).toBe(1);
+    expect(answers[0]?.page).toMatchObject({ hasMore: false, complete: true });
+    expect(answers[0]?.page.events.length).toBeGreaterThan(0);
   } finally {
     await stop.disposeAsync();
   }
