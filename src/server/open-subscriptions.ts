@@ -19,12 +19,14 @@ export interface SubscribedFeed {
   readonly url: string | undefined;
   /** As `Config.streamBytes`. */
   readonly streamBytes: number;
+  /** As `Config.maxStreamAgeMs`. */
+  readonly maxStreamAgeMs: number;
 }
 
 /** The subscriptions of a feed that has started; they end before it. */
 export async function openSubscriptions(
   opening: AsyncDisposableStack,
-  { feed, store, log, signal, url, streamBytes }: SubscribedFeed,
+  { feed, store, log, signal, url, streamBytes, maxStreamAgeMs }: SubscribedFeed,
 ): Promise<Subscriptions> {
   const means = {
     feed,
@@ -38,7 +40,10 @@ export async function openSubscriptions(
   };
   const forwarding = createGroupForwarding({ clock: systemClock, machine: hostname(), streamBytes });
   opening.defer(() => forwarding.close());
-  const subscriptions = createSubscriptions({ ...means, groups: createGroups({ ...means, forwarding }) });
+  const subscriptions = createSubscriptions({
+    ...means,
+    groups: createGroups({ ...means, forwarding, maxStreamAgeMs }),
+  });
   opening.defer(() => subscriptions.stop());
   await subscriptions.start(signal);
   return subscriptions;

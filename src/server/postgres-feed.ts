@@ -137,8 +137,9 @@ async function openPostgresFeed(
   opening.defer(() => feed.stop());
   await feed.start(signal);
   watch.follow(feed);
-  const held = { feed, store: store.subscriptions, log, signal, url };
-  const subscriptions = await openSubscriptions(opening, { ...held, streamBytes: config.streamBytes });
+  const { streamBytes, maxStreamAgeMs } = config;
+  const terms = { url, streamBytes, maxStreamAgeMs };
+  const subscriptions = await openSubscriptions(opening, { feed, store: store.subscriptions, log, signal, ...terms });
 
   const looking = watch.sessions.sessions("monitor");
   const pool = createPool({ url: databaseUrl, max: 1, idleMs: MONITOR_IDLE_MS, watch: looking });

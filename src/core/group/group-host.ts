@@ -19,6 +19,8 @@ export interface GroupHostContext {
   readonly feed: Pick<Feed, "status">;
   readonly clock: Clock;
   readonly alarms: AlarmClock;
+  /** Of members' streams; 0 for any age. */
+  readonly maxStreamAgeMs: number;
   /** There is something to write: soon, or with whatever is next. */
   readonly write: (host: GroupHost, soon: boolean) => void;
   /** Its streams have been told, and what it has come to can be written for the last time. */
@@ -83,7 +85,7 @@ export class GroupHost implements Sleeper {
 
   constructor(group: ClaimedGroup, context: GroupHostContext) {
     const { id, generation, terms, position, progress, deadLetters, stream, limits } = group;
-    const { clock, alarms, feed } = context;
+    const { clock, alarms, feed, maxStreamAgeMs } = context;
     this.id = id;
     this.generation = generation;
     this.#terms = terms;
@@ -98,7 +100,7 @@ export class GroupHost implements Sleeper {
     this.machine = machine;
     const told = () => this.#obey();
     const { maxBytes } = stream;
-    this.#streams = new GroupStreams({ id, machine, terms, feed, clock, alarms, maxBytes, told });
+    this.#streams = new GroupStreams({ id, machine, terms, feed, clock, alarms, maxBytes, maxStreamAgeMs, told });
     this.#reopen = group.open;
     this.#control = stream.attach(this.#intake());
     this.#arm();

@@ -32,13 +32,6 @@ export interface GroupAcknowledgement {
   readonly rejections: readonly Rejection[];
 }
 
-/** Totals only rise. */
-export interface GroupTotals {
-  readonly acknowledged: number;
-  readonly redelivered: number;
-  readonly deadLetters: number;
-}
-
 /**
  * The members of a group, and who of them is given what: a machine without I/O, timers or a clock of its own. Whoever drives it
  * tells it what happens, does what `effects` says, and writes what `ledger` gives. It never waits for a write: a member is
@@ -96,9 +89,9 @@ export class GroupMachine {
     return this.#members;
   }
 
-  get totals(): GroupTotals {
-    const { acknowledged, deadLetters } = this.ledger;
-    return { acknowledged, redelivered: this.#giving.redelivered, deadLetters };
+  /** Total. */
+  get redelivered(): number {
+    return this.#giving.redelivered;
   }
 
   get inFlight(): number {
@@ -153,12 +146,19 @@ export class GroupMachine {
     }
   }
 
-  /** The stream of a member that comes in pieces has ended. */
-  detach(member: GroupMember, nowMs: number): void {
+  /**
+   * The member's stream has ended, and what the member has is still its own: it comes in pieces, or it was told to go, and then
+   * is not given anything more.
+   */
+  detach(member: GroupMember, nowMs: number, comesAgain = true): void {
     member.attached = false;
     member.ready = false;
     member.blockedAtMs = undefined;
     member.heardAtMs = nowMs;
+    if (!comesAgain) {
+      this.#stall(member, "leaving");
+      this.#go(nowMs);
+    }
   }
 
   /** A member that comes in pieces has a stream again: what it has and did not acknowledge comes first. */
@@ -174,16 +174,15 @@ export class GroupMachine {
 
   /** The member's stream takes a frame. */
   ready(member: GroupMember, nowMs: number): void {
-    if (!this.#members.has(member.generation)) {
-      return;
+    if (this.#members.has(member.generation)) {
+      member.ready = true;
+      member.blockedAtMs = undefined;
+      if (member.stalled === "blocked") {
+        this.#recover(member);
+      }
+      this.#giving.look(member);
+      this.#go(nowMs);
     }
-    member.ready = true;
-    member.blockedAtMs = undefined;
-    if (member.stalled === "blocked") {
-      this.#recover(member);
-    }
-    this.#giving.look(member);
-    this.#go(nowMs);
   }
 
   /** The hold on the subscription may be over: nothing is given out until it is known to go on. */
@@ -356,7 +355,8 @@ export class GroupMachine {
   tick(nowMs: number): void {
     const { ackDeadlineMs } = this.#terms;
     for (const member of [...this.#members.values()]) {
-      if (!member.attached && nowMs - member.heardAtMs >= ackDeadlineMs) {
+      const isDone = member.stalled === "leaving" && member.inFlight === 0;
+      if (!member.attached && (isDone || nowMs - member.heardAtMs >= ackDeadlineMs)) {
         this.#remove(member, ENDED.stayedAway);
         this.#rebalance();
         continue;
@@ -397,15 +397,15 @@ export class GroupMachine {
     return since + ackDeadlineMs;
   }
 
-  #stall(member: GroupMember, how: "silent" | "blocked"): void {
-    if (member.stalled === undefined) {
+  #stall(member: GroupMember, how: GroupMember["stalled"]): void {
+    if (member.stalled === undefined || how === "leaving") {
       member.stalled = how;
       this.#rebalance();
     }
   }
 
   #recover(member: GroupMember): void {
-    if (member.stalled !== undefined) {
+    if (member.stalled !== undefined && (member.attached || member.stalled !== "leaving")) {
       member.stalled = undefined;
       this.#rebalance();
     }

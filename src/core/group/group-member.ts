@@ -28,9 +28,9 @@ export class GroupMember {
   attached = true;
   /**
    * Others have its slots, if there are others: "silent" when its events' time was over without a word from it, "blocked" when
-   * its stream took nothing for as long.
+   * its stream took nothing for as long, "leaving" when its stream was told to end and it may still speak of what it has.
    */
-  stalled: "silent" | "blocked" | undefined;
+  stalled: "silent" | "blocked" | "leaving" | undefined;
   /** Since when its stream has not taken what it might be given. */
   blockedAtMs: number | undefined;
   /** What it has and did not acknowledge. */

@@ -26,6 +26,8 @@ export interface GroupServiceOptions extends Omit<GroupsOptions, "report"> {
   /** The way to groups that other replicas hold. Default: there is none. */
   readonly forwarding?: GroupForwarding | undefined;
   readonly limits?: Partial<GroupLimits> | undefined;
+  /** As `FeedOptions.maxStreamAgeMs`. Default 0: any age. */
+  readonly maxStreamAgeMs?: number | undefined;
 }
 
 /** The groups of a feed. Start them after it, stop them before it. */
@@ -67,12 +69,13 @@ class GroupService implements Groups {
   constructor(options: ResolvedOptions) {
     this.#options = options;
     const { signal } = this.#stopping;
-    const { feed, clock, timers, store, replica, url, limits } = options;
+    const { feed, clock, timers, store, replica, url, limits, maxStreamAgeMs = 0 } = options;
     this.#writer = new GroupWriter({ ...options, signal, lost: (host) => void this.#lost(host) });
     this.#hosting = {
       feed,
       clock,
       alarms: new AlarmClock(clock, timers),
+      maxStreamAgeMs,
       write: (host, soon) => this.#writer.add(host, soon),
       ended: (host, reason) => this.#ended(host, reason),
     };
@@ -218,11 +221,11 @@ class GroupService implements Groups {
   stats(): GroupStats {
     const stats = { ...this.#past, groups: this.#hosts.size, members: 0, inFlight: 0, fenced: this.#fenced };
     for (const { machine } of this.#hosts.values()) {
-      const { acknowledged, redelivered, deadLetters } = machine.totals;
+      const { acknowledged, deadLetters } = machine.ledger;
       stats.members += machine.members.size;
       stats.inFlight += machine.inFlight;
       stats.acknowledged += acknowledged;
-      stats.redelivered += redelivered;
+      stats.redelivered += machine.redelivered;
       stats.deadLetters += deadLetters;
     }
     return stats;
@@ -317,9 +320,9 @@ class GroupService implements Groups {
   }
 
   #ended(host: GroupHost, reason: ClosingReason | undefined): void {
-    const { acknowledged, redelivered, deadLetters } = host.machine.totals;
+    const { acknowledged, deadLetters } = host.machine.ledger;
     this.#past.acknowledged += acknowledged;
-    this.#past.redelivered += redelivered;
+    this.#past.redelivered += host.machine.redelivered;
     this.#past.deadLetters += deadLetters;
     if (this.#hosts.get(host.id) === host) {
       this.#hosts.delete(host.id);

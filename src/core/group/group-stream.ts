@@ -30,6 +30,7 @@ export interface StreamHost {
 export interface GroupStreamOptions {
   readonly opened: Frame;
   readonly maxBytes: number;
+  readonly maxStreamAgeMs: number;
   readonly deadlineMs: number | undefined;
   readonly checkpointIntervalMs: number;
 }
@@ -56,13 +57,16 @@ export class GroupStream implements OpenStream, StreamControl, Sleeper {
   #givesUpAtMs = NEVER;
   #ended = false;
 
-  constructor(host: StreamHost, { opened, maxBytes, deadlineMs, checkpointIntervalMs }: GroupStreamOptions) {
+  constructor(
+    host: StreamHost,
+    { opened, maxBytes, maxStreamAgeMs, deadlineMs, checkpointIntervalMs }: GroupStreamOptions,
+  ) {
     this.#host = host;
     this.opened = opened;
     this.maxBytes = maxBytes;
     this.#intervalMs = checkpointIntervalMs;
     this.isUrgent = checkpointIntervalMs < LEAST_INTERVAL_MS;
-    this.#life = lifeOf(deadlineMs, 0, host.clock);
+    this.#life = lifeOf(deadlineMs, maxStreamAgeMs, host.clock);
     this.#cursor = opened.cursor;
     this.told = opened.cursor.version;
     this.#checkpointAtMs = host.clock.monotonic() + checkpointIntervalMs;
@@ -73,8 +77,9 @@ export class GroupStream implements OpenStream, StreamControl, Sleeper {
     return this.#queue.length === 0 && this.#closing === undefined && !this.#ended && this.#outlet?.ready === true;
   }
 
-  get ended(): boolean {
-    return this.#ended;
+  /** It was told to end: whoever had it may still speak of what it was given. */
+  get wasClosed(): boolean {
+    return this.#closing !== undefined;
   }
 
   attach(outlet: Outlet): StreamControl {

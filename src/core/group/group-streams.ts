@@ -18,6 +18,7 @@ export interface GroupStreamsContext {
   readonly alarms: AlarmClock;
   /** As `OpenStream.maxBytes`. */
   readonly maxBytes: number;
+  readonly maxStreamAgeMs: number;
   /** The machine was told something. */
   readonly told: () => void;
 }
@@ -41,7 +42,7 @@ export class GroupStreams implements StreamHost {
 
   /** Of a member that has none yet. */
   open(member: GroupMember, request: SubscriptionTerms["request"]): OpenStream {
-    const { id, machine, terms, feed, maxBytes } = this.#context;
+    const { id, machine, terms, feed, maxBytes, maxStreamAgeMs } = this.#context;
     const { cursor, epoch } = machine.ledger;
     const { version } = cursor;
     const status = feed.status();
@@ -51,7 +52,7 @@ export class GroupStreams implements StreamHost {
     const oldest = Math.min(status.oldest, head + 1);
     const { deadlineMs, checkpointIntervalMs } = request;
     const opened: Frame = { kind: "opened", epoch, version, cursor, head, oldest, streamId: "", lease };
-    const stream = new GroupStream(this, { opened, maxBytes, deadlineMs, checkpointIntervalMs });
+    const stream = new GroupStream(this, { opened, maxBytes, maxStreamAgeMs, deadlineMs, checkpointIntervalMs });
     this.#streams.set(member, stream);
     this.#members.set(stream, member);
     if (stream.isUrgent) {
@@ -92,8 +93,9 @@ export class GroupStreams implements StreamHost {
       return;
     }
     this.#streams.delete(member);
-    if (member.terms.inPieces) {
-      machine.detach(member, this.clock.monotonic());
+    const comesAgain = member.terms.inPieces;
+    if (comesAgain || stream.wasClosed) {
+      machine.detach(member, this.clock.monotonic(), comesAgain);
     } else {
       machine.leave(member, this.clock.monotonic());
     }

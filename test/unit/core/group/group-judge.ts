@@ -313,6 +313,10 @@ export class GroupJudge {
     }
   }
 
+  inFlightOf(generation: number): number {
+    return this.#having(generation).length;
+  }
+
   #having(generation: number): Known[] {
     return [...this.events.values()].filter(({ holder }) => holder === generation);
   }

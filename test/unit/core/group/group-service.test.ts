@@ -428,11 +428,26 @@ describe("a group that is", () => {
     world.maxStreamAgeMs = 60_000;
     replica = await world.replica();
     const a = await world.member(replica, "a");
+    await world.time.pass(30_000);
+    const b = await world.member(replica, "b");
     await world.emit("k");
-    await a.acknowledge();
-    await world.time.pass(120_000);
+    await Promise.all([a.acknowledge(), b.acknowledge()]);
+    await world.time.pass(28_000);
+    expect([a.closing, b.closing]).toEqual(["MAX_AGE", undefined]);
     await world.emit("k");
-    expect(a.told).toEqual(["k:1", "k:2"]);
+    expect(b.told.at(-1)).toBe("k:2");
+  });
+
+  test("told to end by its deadline may still speak of what it has, and its keys then go to others", async () => {
+    const a = await world.member(replica, "a", { request: { deadlineMs: world.time.monotonic() + 1_000 } });
+    await world.emit("k", "l");
+    await world.time.pass(1_000);
+    expect(a.closing).toBe("DEADLINE");
+    const b = await world.member(replica, "b");
+    expect(b.events).toEqual([]);
+    expect(await a.acknowledge()).toMatchObject({ accepted: 2, version: 2 });
+    await world.emit("k");
+    expect(b.told).toEqual(["k:3"]);
   });
 });
 

@@ -63,7 +63,7 @@ export class GroupWorld {
     const store = this.#counted(this.memory.subscriptions);
     const name = { replica: `replica ${this.#replicas}`, url: `http://replica-${this.#replicas}` };
     const { forwarding, limits } = this;
-    const groups = createGroups({ feed, store, ...base, ...name, forwarding, limits });
+    const groups = createGroups({ feed, store, ...base, ...name, forwarding, limits, maxStreamAgeMs });
     const subscriptions = createSubscriptions({ feed, store, groups, ...base, ...name });
     await subscriptions.start(signal);
     return { feed, groups, subscriptions, reports };

@@ -187,7 +187,11 @@ export class GroupWalk {
   }
 
   #leave(client: Client): void {
-    if (!client.member.terms.inPieces) {
+    if (!client.member.terms.inPieces && client.attached && this.#random() < 0.5) {
+      client.attached = false;
+      client.heardAtMs = this.#nowMs;
+      this.#machine.detach(client.member, this.#nowMs, false);
+    } else if (!client.member.terms.inPieces) {
       this.#forget(client);
       this.#machine.leave(client.member, this.#nowMs);
     } else if (client.attached) {
@@ -274,9 +278,19 @@ export class GroupWalk {
     }
     this.#judge.expired(this.#nowMs);
     // What is taken from one may be late for another, who was looked at before.
+    this.#machine.tick(this.#nowMs);
+    this.#obey();
     for (let turn = 0; turn <= NAMES.length && this.#machine.nextDueMs() <= this.#nowMs; turn++) {
       this.#machine.tick(this.#nowMs);
       this.#obey();
+    }
+    for (const client of this.#clients.values()) {
+      const { generation, terms } = client.member;
+      if (!this.#machine.members.has(generation)) {
+        const isDone = !client.attached && !terms.inPieces && this.#judge.inFlightOf(generation) === 0;
+        must(isDone, "a member is gone before it was done");
+        this.#forget(client);
+      }
     }
     must(this.#machine.nextDueMs() > this.#nowMs, "time has passed, and something is still due");
   }
@@ -425,6 +439,7 @@ export class GroupWalk {
       for (const client of [...this.#clients.values()]) {
         if (!client.attached) {
           this.#leave(client);
+          continue;
         }
         this.#ready(client);
         this.#say(client, client.cursors.at(-1), client.versions.slice(-20), []);
