@@ -122,7 +122,7 @@ function asProblem({ table, settings }: SourceDeclaration, error: unknown): Prob
   return {
     code: "SOURCE_NOT_AS_DECLARED",
     message: `${table} ${wanted}: ${known ? error.message : String(error)}`,
-    action: known ? error.action : "Look at the server's log.",
+    action: `${known ? error.action : "Look at the server's log."} It is tried again every ${AGAIN_MS / 1_000} s.`,
   };
 }
 
@@ -130,5 +130,9 @@ function tell(before: readonly Problem[], now: readonly Problem[], log: Pick<Log
   const known = new Set(before.map(({ message }) => message));
   for (const { code, message, action } of now) {
     if (!known.has(message)) log.warn({ code, action }, message);
+  }
+  const still = new Set(now.map(({ message }) => message));
+  for (const { code, message } of before) {
+    if (!still.has(message)) log.info({ code }, `solved: ${message}`);
   }
 }

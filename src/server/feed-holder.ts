@@ -8,6 +8,7 @@ import type { Sources } from "../core/source/sources.ts";
 import type { Subscriptions } from "../core/subscription/subscriptions.ts";
 import type { Problem, StorageReport } from "../rpc/status.ts";
 import { waitForDatabase } from "./database-wait.ts";
+import { FeedRebuilt } from "./feed-rebuilt.ts";
 import type { FeedSlot } from "./feed-slot.ts";
 
 /** A feed with what stands behind it. */
@@ -153,11 +154,7 @@ export class FeedHolder {
 
   async #replace(old: Held, reason: FeedError, signal: AbortSignal): Promise<void> {
     const { epoch } = old.opened.feed.status();
-    const told =
-      reason.code === "DATABASE_UNAVAILABLE"
-        ? "the feed stands still whatever is restarted of it: opening it anew"
-        : "the history that was followed is over: opening the one in force";
-    this.#log.warn({ epoch, err: reason }, told);
+    this.#log.warn({ epoch, err: reason }, whyReplaced(reason));
     if (performance.now() - old.sinceMs < STEADY_MS) await pause(UNSTEADY_PAUSE_MS, undefined, { signal });
     const next = await waitForDatabase(() => this.#opening(signal), {
       log: this.#log,
@@ -186,6 +183,13 @@ export class FeedHolder {
     });
     this.#retired = Promise.all([this.#retired, ended]);
   }
+}
+
+function whyReplaced(reason: FeedError): string {
+  if (reason instanceof FeedRebuilt) return "events are shown otherwise from now on: opening the feed anew";
+  return reason.code === "DATABASE_UNAVAILABLE"
+    ? "the feed stands still whatever is restarted of it: opening it anew"
+    : "the history that was followed is over: opening the one in force";
 }
 
 /** Something else stood at the database's address for a moment, or this process slept longer than history is kept. */

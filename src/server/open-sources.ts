@@ -1,5 +1,5 @@
 import type { Logger } from "pino";
-import { FeedError } from "../core/errors.ts";
+import type { FeedError } from "../core/errors.ts";
 import type { Sources } from "../core/source/sources.ts";
 import { type ConnectionOptions, createPool } from "../postgres/database.ts";
 import { createSourceControl } from "../postgres/source/source-control.ts";
@@ -7,6 +7,7 @@ import type { Problem } from "../rpc/status.ts";
 import type { FollowedConfig } from "./config-file/followed-config.ts";
 import type { ConfigFile } from "./config-file/read-config.ts";
 import { createDeclaredSources } from "./declared-sources.ts";
+import { FeedRebuilt } from "./feed-rebuilt.ts";
 
 /** For those who change sources: one may wait for a table's lock. */
 const CONNECTIONS = 2;
@@ -47,7 +48,7 @@ export async function openSources(
   const change = (next: ConfigFile): void => {
     bringing.declare(next.sources);
     // What a builder is can only be told by running it. A feed shows one version of an event to everybody: so another is opened.
-    if (isBuilt(file) || isBuilt(next)) onOver(rebuilt());
+    if (isBuilt(file) || isBuilt(next)) onOver(new FeedRebuilt());
   };
   opening.defer(declared.onChange(change));
   if (declared.current !== file) change(declared.current);
@@ -56,13 +57,4 @@ export async function openSources(
 
 function isBuilt({ built, states }: ConfigFile): boolean {
   return built.length > 0 || states.length > 0;
-}
-
-function rebuilt(): FeedError {
-  return new FeedError(
-    "DATABASE_UNAVAILABLE",
-    "The configuration file, which has builders or initial states, has changed.",
-    "Reconnect with the last cursor.",
-    { retryAfterMs: 100 },
-  );
 }
