@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { eventually } from "../support/deadline.ts";
 import { cleanUp, millrace, parsed, type Running, scratchDirectory, startMillrace } from "./millrace-command.ts";
 
 let directory: string;
@@ -29,7 +30,7 @@ afterAll(async () => {
   await cleanUp(directory);
 });
 
-describe("millrace subscription", () => {
+describe("millrace subscription", { timeout: 180_000 }, () => {
   it("creates, shows, lists, pauses, moves and ends", async () => {
     const create = ["create", "reports/eu", "notes", "orders.*", "--owner", "ana", "--label", "team=blue"];
     const created = await subscription(...create, "--expire-after", "30d", "--json");
@@ -110,6 +111,24 @@ describe("millrace subscription", () => {
     await young.line((line) => line.includes("after"));
     expect(await young.end("SIGINT")).toBe(130);
     expect(young.stderr()).toContain("followed is acknowledged up to version");
+  });
+
+  it("tail consumes a group as one of its members, and what it gives up can be listed and discarded", async () => {
+    await subscription("create", "crew", "notes", "--group", "--max-attempts", "1");
+    const tail = ["tail", "--subscription", "crew", "--member", "ana", "--ndjson", "--limit"];
+    await here("emit", "notes", "{}", "--key", "a");
+    const first = await here(...tail, "1", "--ack");
+    expect(lines(first.stdout).map(({ key }) => key)).toEqual(["a"]);
+    expect(first.stderr).toContain("crew is acknowledged up to version");
+    await here("emit", "notes", "{}", "--key", "b");
+    expect(lines((await here(...tail, "1")).stdout).map(({ key }) => key)).toEqual(["b"]);
+    // Its only attempt ended with the stream that it was given to.
+    const dead = await eventually(
+      async () => (await subscription("dead-letters", "crew", "--json")).stdout || undefined,
+    );
+    expect(lines(dead)).toMatchObject([{ key: "b", dead: { attempts: 1, replaying: false } }]);
+    const discarded = await subscription("discard", "crew", "--all", "--json");
+    expect(parsed(discarded.stdout)).toMatchObject({ discarded: 1, remaining: 0 });
   });
 
   it("refuses what means nothing together", async () => {

@@ -94,7 +94,10 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
       if (frame.case === "opened") acknowledger?.opened(frame.value.lease);
       await printer.print(response);
       if (frame.case !== "opened" && printer.position !== undefined) acknowledger?.printed(printer.position);
-      if (printer.done) break;
+      if (printer.done) {
+        await acknowledger?.flush();
+        break;
+      }
     }
   } catch (error) {
     read = !(error instanceof OutputClosed);

@@ -36,11 +36,23 @@ export class Acknowledger {
     this.#calling ??= this.#call();
   }
 
+  /**
+   * Says the rest. Before the stream ends, where that can be: what a group's member has not acknowledged by then is given to
+   * others.
+   *
+   * @throws what the call failed with
+   */
+  async flush(): Promise<void> {
+    await this.#calling;
+    const cursor = this.#printed;
+    this.#printed = undefined;
+    if (cursor !== undefined) await this.#say(cursor);
+  }
+
   /** Says the rest, and hangs up. @throws what the last call failed with */
   async end(): Promise<void> {
     try {
-      await this.#calling;
-      if (this.#printed !== undefined) await this.#say(this.#printed);
+      await this.flush();
     } finally {
       this.#connection.close();
     }
