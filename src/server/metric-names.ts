@@ -54,6 +54,13 @@ export const metrics = {
     "What came too late: acknowledgements of an older generation, and streams that were taken over",
   ),
   "millrace.subscription.writes": counter("", "Writes that carried all that subscriptions without group had to say"),
+  "millrace.groups": gauge("", "Groups that this server holds"),
+  "millrace.group.members": gauge("", "Members of the groups that this server holds"),
+  "millrace.group.in.flight": gauge("", "Events that these members have and have not acknowledged"),
+  "millrace.group.acknowledged": counter("", "Events that members acknowledged"),
+  "millrace.group.redelivered": counter("", "Events that were given to members again"),
+  "millrace.group.dead.letters": counter("", "Events that groups gave up"),
+  "millrace.group.fenced": counter("", "Acknowledgements of members that came too late"),
   "millrace.streams.opened": counter("", "Streams whose start was fixed"),
   "millrace.streams.ended": counter("", "Streams that ended, by how"),
   "millrace.stream.lag.versions": gauge(

@@ -219,7 +219,23 @@ const ofSubscriptions: readonly (readonly [MetricName, (stats: SubscriptionStats
   ["millrace.subscription.writes", ({ flushes }) => flushes],
 ];
 
+const ofGroups: readonly (readonly [MetricName, (stats: GroupStats) => number])[] = [
+  ["millrace.groups", ({ groups }) => groups],
+  ["millrace.group.members", ({ members }) => members],
+  ["millrace.group.in.flight", ({ inFlight }) => inFlight],
+  ["millrace.group.acknowledged", ({ acknowledged }) => acknowledged],
+  ["millrace.group.redelivered", ({ redelivered }) => redelivered],
+  ["millrace.group.dead.letters", ({ deadLetters }) => deadLetters],
+  ["millrace.group.fenced", ({ fenced }) => fenced],
+];
+
 function observeSubscriptions(meter: Meter, { subscriptions, feed }: MetricsOptions): void {
+  for (const [name, read] of ofGroups) {
+    observe(meter, name, (result) => {
+      const { groups } = subscriptions.stats();
+      tell(result, groups && read(groups));
+    });
+  }
   for (const [name, read] of ofSubscriptions) {
     observe(meter, name, (result) => tell(result, read(subscriptions.stats())));
   }
