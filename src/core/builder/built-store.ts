@@ -153,13 +153,11 @@ class Building {
   async #meet(events: readonly Event[], signal: AbortSignal): Promise<void> {
     const { clock } = this.#options;
     let fresh = clock.monotonic() - this.#learntMs < BELIEVED_MS;
-    let last = "";
-    for (const { topic } of events) {
+    let last: Event | undefined;
+    for (const event of events) {
       if (!fresh) break;
-      if (topic !== last) {
-        fresh = this.#bindings.knows(topic);
-        last = topic;
-      }
+      if (event.topic !== last?.topic || event.operation !== last.operation) fresh = this.#bindings.knows(event);
+      last = event;
     }
     if (!fresh) await this.#learn(signal);
   }

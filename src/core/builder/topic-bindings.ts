@@ -1,3 +1,4 @@
+import type { Event } from "../event.ts";
 import { isTopicTemplate, parseTopicPattern, patternMatches } from "../selector/topic.ts";
 import { isSameTable, parseTableName } from "../source/table-name.ts";
 import { EventBuilder } from "./build-event.ts";
@@ -15,6 +16,12 @@ export interface BoundSource {
   readonly topic: string | undefined;
 }
 
+interface Known {
+  readonly builder: EventBuilder | undefined;
+  /** A table that is watched has events of the topic. */
+  readonly watched: boolean;
+}
+
 /** Topics whose builder is remembered. */
 const KNOWN_TOPICS = 50_000;
 const PLAIN = /^[A-Za-z0-9_-]+$/;
@@ -26,7 +33,7 @@ const PLAIN = /^[A-Za-z0-9_-]+$/;
 export class TopicBindings {
   readonly #builders: readonly { readonly builder: EventBuilder; readonly topic: string | undefined }[];
   #watched: readonly WatchedTopic[] = [];
-  readonly #known = new Map<string, EventBuilder | undefined>();
+  readonly #known = new Map<string, Known>();
 
   constructor(sources: readonly BoundSource[]) {
     this.#builders = sources.map(({ source, topic }) => ({
@@ -42,28 +49,34 @@ export class TopicBindings {
     this.#known.clear();
   }
 
-  /** Whether some table that is watched has events of this topic, as far as was learnt. */
-  knows(topic: string): boolean {
-    return this.#known.has(topic) || this.#sourceOf(topic) !== undefined;
+  /**
+   * Whether it is known, as far as was learnt, whose this event is. A change of a row on a topic of no table that is watched
+   * may be the first of a table that is watched since.
+   */
+  knows({ topic, operation }: Pick<Event, "topic" | "operation">): boolean {
+    const known = this.#known.get(topic);
+    if (known === undefined) return this.#sourceOf(topic) !== undefined;
+    return known.watched || operation === "MESSAGE";
   }
 
   /** Of a topic, or of a source's template; `undefined` when its events stay as they are. */
   of(topic: string): EventBuilder | undefined {
-    const known = this.#known.get(topic);
-    if (known !== undefined || this.#known.has(topic)) return known;
-    const found = this.#find(topic);
-    if (this.#known.size >= KNOWN_TOPICS) this.#known.clear();
-    this.#known.set(topic, found);
-    return found;
+    let known = this.#known.get(topic);
+    if (known === undefined) {
+      known = this.#find(topic);
+      if (this.#known.size >= KNOWN_TOPICS) this.#known.clear();
+      this.#known.set(topic, known);
+    }
+    return known.builder;
   }
 
-  #find(topic: string): EventBuilder | undefined {
+  #find(topic: string): Known {
     const source = this.#sourceOf(topic);
     const bound =
       source === undefined
         ? this.#builders.find((one) => one.topic !== undefined && covers(one.topic, topic))
         : this.#builders.find(({ builder }) => isSameTable(builder.source.table, source.table));
-    return bound?.builder;
+    return { builder: bound?.builder, watched: source !== undefined };
   }
 
   #sourceOf(topic: string): WatchedTopic | undefined {

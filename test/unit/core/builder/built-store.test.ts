@@ -228,6 +228,30 @@ describe("a feed with a builder", () => {
     expect(on.asked).toBe(asked + 1);
   });
 
+  it("finds out that a topic of the application's is a table's by now", async () => {
+    await using on = await setUp(() => undefined);
+    await using reader = new Reader(on.feed);
+    await reader.opened();
+    const message = { topic: "taken", key: undefined, operation: "MESSAGE", payload: "1", headers: {} } as const;
+    for (const round of upTo(2)) {
+      const transaction = on.memory.begin();
+      transaction.emit(message);
+      transaction.commit();
+      await reader.gets(round);
+    }
+    const { asked } = on;
+    on.memory.watch("taken");
+    on.watched = [
+      { table: "public.orders", topic: "taken" },
+      { table: "public.plain", topic: "plain" },
+    ];
+    await put(on.memory, "taken", [1]);
+    await put(on.memory, "plain", [2]);
+    await reader.gets(3);
+    expect(reader.events.map(({ topic }) => topic)).toEqual(["taken", "taken", "plain"]);
+    expect(on.asked).toBe(asked + 1);
+  });
+
   it("builds what a source had written before it was unwatched, by the topic that is declared or its table's name", async () => {
     await using on = await setUp(() => undefined);
     on.watched = [];
