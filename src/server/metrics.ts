@@ -14,6 +14,7 @@ import type { FeedStats } from "../core/feed/feed-stats.ts";
 import type { Feed, FeedStatus } from "../core/feed.ts";
 import type { Polls } from "../core/poll/polls.ts";
 import type { Clock } from "../core/ports.ts";
+import type { GroupStats } from "../core/subscription/group-consumers.ts";
 import type { SubscriptionStats, Subscriptions } from "../core/subscription/subscriptions.ts";
 import type { HttpStreams } from "../http-stream/http-streams.ts";
 import type { RpcHandler } from "../rpc/handler.ts";

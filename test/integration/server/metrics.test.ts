@@ -20,6 +20,8 @@ async function scrape(url: string): Promise<Samples> {
 
 /** What appears only once there is something to tell: failures, problems, ends, a look at the storage. */
 const LATER = new Set([
+  "millrace.builder.events",
+  "millrace.builder.seconds",
   "millrace.database.errors",
   "millrace.problems",
   "millrace.restarts",
