@@ -55,6 +55,7 @@ export const metrics = {
   ),
   "millrace.subscription.writes": counter("", "Writes that carried all that subscriptions without group had to say"),
   "millrace.groups": gauge("", "Groups that this server holds"),
+  "millrace.groups.waiting": gauge("", "Of these, groups that give nothing new out, by the reason"),
   "millrace.group.members": gauge("", "Members of the groups that this server holds"),
   "millrace.group.in.flight": gauge("", "Events that these members have and have not acknowledged"),
   "millrace.group.acknowledged": counter("", "Events that members acknowledged"),

@@ -237,6 +237,10 @@ function observeSubscriptions(meter: Meter, { subscriptions, feed }: MetricsOpti
       tell(result, groups && read(groups));
     });
   }
+  observe(meter, "millrace.groups.waiting", (result) => {
+    const waiting = Object.entries(subscriptions.stats().groups?.waiting ?? {});
+    tellEach(result, Object.fromEntries(waiting.map(([reason, count]) => [reason.toLowerCase(), count])), "reason");
+  });
   for (const [name, read] of ofSubscriptions) {
     observe(meter, name, (result) => tell(result, read(subscriptions.stats())));
   }

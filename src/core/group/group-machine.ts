@@ -217,10 +217,7 @@ export class GroupMachine {
       return undefined;
     }
     member.heardAtMs = nowMs;
-    let accepted = said.cursor === undefined ? 0 : this.#acknowledgeUpTo(member, said.cursor);
-    for (const version of said.versions) {
-      accepted += this.#acknowledge(member, this.ledger.find(version));
-    }
+    // First: the cursor of the same call does not cover what was rejected, nor what is taken back with it.
     const failures = new Map<GroupItem, Failure>();
     for (const { version, reason, giveUp } of said.rejections) {
       const item = this.ledger.find(version);
@@ -229,10 +226,14 @@ export class GroupMachine {
       }
     }
     this.#fail(member, [...failures.values()], true);
+    let accepted = failures.size + (said.cursor === undefined ? 0 : this.#acknowledgeUpTo(member, said.cursor));
+    for (const version of said.versions) {
+      accepted += this.#acknowledge(member, this.ledger.find(version));
+    }
     this.#recover(member);
     this.#giving.look(member);
     this.#go(nowMs);
-    return accepted + failures.size;
+    return accepted;
   }
 
   #acknowledgeUpTo(member: GroupMember, { version, delivery }: Pick<Cursor, "version" | "delivery">): number {

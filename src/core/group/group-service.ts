@@ -16,7 +16,7 @@ import { heldElsewhere, memberGone, nobodyToReplayTo } from "./group-failures.ts
 import type { GroupForwarding } from "./group-forwarding.ts";
 import { GroupHost, type GroupHostContext, isOfClaim } from "./group-host.ts";
 import { GroupKeeper } from "./group-keeper.ts";
-import type { GroupLimits } from "./group-limits.ts";
+import type { GroupLimits, GroupWait } from "./group-limits.ts";
 import { GroupWriter } from "./group-writer.ts";
 
 /** What groups are made of. */
@@ -219,9 +219,14 @@ class GroupService implements Groups {
   }
 
   stats(): GroupStats {
-    const stats = { ...this.#past, groups: this.#hosts.size, members: 0, inFlight: 0, fenced: this.#fenced };
+    const waiting: Partial<Record<GroupWait, number>> = {};
+    const stats = { ...this.#past, groups: this.#hosts.size, members: 0, inFlight: 0, fenced: this.#fenced, waiting };
     for (const { machine } of this.#hosts.values()) {
       const { acknowledged, deadLetters } = machine.ledger;
+      const { wait } = machine;
+      if (wait !== undefined) {
+        waiting[wait] = (waiting[wait] ?? 0) + 1;
+      }
       stats.members += machine.members.size;
       stats.inFlight += machine.inFlight;
       stats.acknowledged += acknowledged;

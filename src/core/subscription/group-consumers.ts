@@ -1,5 +1,6 @@
 import type { Version } from "../event.ts";
 import type { Feed, OpenStream } from "../feed.ts";
+import type { GroupWait } from "../group/group-limits.ts";
 import type { Clock, Service, Timers } from "../ports.ts";
 import type {
   DeadLetterFilter,
@@ -93,4 +94,6 @@ export interface GroupStats {
   readonly deadLetters: number;
   /** Total of acknowledgements that came too late. */
   readonly fenced: number;
+  /** Groups that give nothing new out, by the reason. */
+  readonly waiting: Readonly<Partial<Record<GroupWait, number>>>;
 }

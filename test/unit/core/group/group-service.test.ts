@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, test } from "vitest";
+import { encodeCursor } from "../../../../src/core/cursor.ts";
 import { FeedError } from "../../../../src/core/errors.ts";
 import type { Version } from "../../../../src/core/event.ts";
 import { GroupWorld, type Replica, signal, TERMS, type TestMember } from "./group-setup.ts";
@@ -188,6 +189,16 @@ describe("acknowledgements", () => {
     await a.say({ rejections: [{ version: 1, reason: "busy", giveUp: false }] });
     expect(a.told).toEqual(["k:1", "l:2", "k:3", "l:4", "k:1×2", "k:3×2"]);
     expect(await a.acknowledge()).toMatchObject({ accepted: 4, version: 4 });
+  });
+
+  test("by a cursor do not cover what the same call rejects", async () => {
+    const a = await world.member(replica, "a");
+    await world.emit("k", "l", "k");
+    const [frame] = a.batches;
+    const cursor = frame === undefined ? undefined : encodeCursor(frame.cursor);
+    const rejections = [{ version: 1, reason: "busy", giveUp: false }];
+    expect(await a.say({ cursor, rejections })).toMatchObject({ accepted: 2, version: 0 });
+    expect(a.told).toEqual(["k:1", "l:2", "k:3", "k:1×2", "k:3×2"]);
   });
 
   test("that nobody gave are told to be late, and no cursor is taken for another", async () => {

@@ -239,7 +239,8 @@ export class GroupWalk {
     const versions = new Set(client.versions.slice(-8).filter(() => this.#random() < 0.4));
     const rejections = [...versions].map((version) => ({ version, reason: "no", giveUp: this.#random() < 0.1 }));
     const acknowledged = client.versions.filter((version) => !versions.has(version) && this.#random() < 0.2);
-    this.#say(client, undefined, [...new Set(acknowledged)], rejections);
+    const cursor = this.#random() < 0.3 ? this.#pick(client.cursors) : undefined;
+    this.#say(client, cursor, [...new Set(acknowledged)], rejections);
   }
 
   #say(
@@ -250,8 +251,8 @@ export class GroupWalk {
   ): void {
     const { generation } = client.member;
     client.heardAtMs = this.#nowMs;
-    const expected =
-      this.#judge.acknowledged(generation, versions, cursor) + this.#judge.rejected(generation, rejections);
+    const rejected = this.#judge.rejected(generation, rejections);
+    const expected = rejected + this.#judge.acknowledged(generation, versions, cursor);
     const accepted = this.#machine.acknowledge(generation, { cursor, versions, rejections }, this.#nowMs);
     must(accepted === expected, `accepted ${accepted} and not ${expected}`);
     this.seen.acknowledged += expected;
