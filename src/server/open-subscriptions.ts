@@ -21,12 +21,14 @@ export interface SubscribedFeed {
   readonly streamBytes: number;
   /** As `Config.maxStreamAgeMs`. */
   readonly maxStreamAgeMs: number;
+  /** Members of groups, as `Config.maxStreams`. */
+  readonly maxMembers: number;
 }
 
 /** The subscriptions of a feed that has started; they end before it. */
 export async function openSubscriptions(
   opening: AsyncDisposableStack,
-  { feed, store, log, signal, url, streamBytes, maxStreamAgeMs }: SubscribedFeed,
+  { feed, store, log, signal, url, streamBytes, maxStreamAgeMs, maxMembers }: SubscribedFeed,
 ): Promise<Subscriptions> {
   const means = {
     feed,
@@ -42,7 +44,7 @@ export async function openSubscriptions(
   opening.defer(() => forwarding.close());
   const subscriptions = createSubscriptions({
     ...means,
-    groups: createGroups({ ...means, forwarding, maxStreamAgeMs }),
+    groups: createGroups({ ...means, forwarding, maxStreamAgeMs, maxMembers }),
   });
   opening.defer(() => subscriptions.stop());
   await subscriptions.start(signal);

@@ -3,13 +3,9 @@ import type { Feed, StreamRequest } from "../feed.ts";
 import { eventBytes } from "../page.ts";
 import type { Clock } from "../ports.ts";
 import { inTermsOf } from "../subscription/subscription-failures.ts";
-import type {
-  Claimant,
-  DeadLetter,
-  SubscriptionRecord,
-  SubscriptionStore,
-} from "../subscription/subscription-store.ts";
+import type { Claimant, SubscriptionRecord, SubscriptionStore } from "../subscription/subscription-store.ts";
 import type { SubscriptionTerms } from "../subscription/subscriptions.ts";
+import type { KnownDeadLetter } from "./group-dead-letters.ts";
 import type { ClaimedGroup } from "./group-host.ts";
 import type { GroupLimits } from "./group-limits.ts";
 
@@ -105,17 +101,17 @@ export async function whereIs(
   return undefined;
 }
 
-/** By version. */
+/** Without what is in them, of which there may be more than memory. By version. */
 export async function allDeadLetters(
   id: string,
   store: Pick<SubscriptionStore, "deadLetters">,
   signal: AbortSignal,
-): Promise<readonly DeadLetter[]> {
-  const letters: DeadLetter[] = [];
+): Promise<readonly KnownDeadLetter[]> {
+  const letters: KnownDeadLetter[] = [];
   for (;;) {
     const page = { limit: LETTERS_PAGE, after: letters.at(-1)?.version };
     const { items, more } = await store.deadLetters(id, {}, page, signal);
-    letters.push(...items);
+    letters.push(...items.map(({ version, topic, key }) => ({ version, topic, key })));
     if (!more || items.length === 0) {
       return letters;
     }

@@ -28,6 +28,16 @@ export function tooManyMembers(id: string, members: number): FeedError {
   );
 }
 
+/** For one more than this server may have. */
+export function tooManyMembersHere(members: number): FeedError {
+  return new FeedError(
+    "LIMIT_EXCEEDED",
+    `This server has ${members} members of groups, as many as it may.`,
+    "Connect to another replica, or start the server with a higher --max-streams.",
+    { retryAfterMs: 5_000 },
+  );
+}
+
 /** For a group of another replica that cannot be reached. */
 export function heldElsewhere(id: string, url: string | undefined, forMs: number, cause?: unknown): FeedError {
   const where = url === undefined ? "a replica that has no address for others" : `the replica at ${url}`;

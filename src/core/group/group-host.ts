@@ -8,6 +8,7 @@ import type { Clock } from "../ports.ts";
 import type { AlarmClock, Sleeper } from "../stream/alarm-clock.ts";
 import type { DeadLetter, StoredPosition, SubscriptionState } from "../subscription/subscription-store.ts";
 import type { Acknowledgement, Consumer, GroupTerms, SubscriptionTerms } from "../subscription/subscriptions.ts";
+import type { KnownDeadLetter } from "./group-dead-letters.ts";
 import { groupGone, memberGone, tooManyMembers } from "./group-failures.ts";
 import type { GroupLimits } from "./group-limits.ts";
 import { GroupMachine } from "./group-machine.ts";
@@ -35,7 +36,7 @@ export interface ClaimedGroup {
   readonly terms: GroupTerms;
   readonly position: StoredPosition;
   readonly progress: string | undefined;
-  readonly deadLetters: readonly DeadLetter[];
+  readonly deadLetters: readonly KnownDeadLetter[];
   /** Of the subscription's selectors, from the position on. */
   readonly stream: OpenStream;
   /** Another one, from this cursor on, when it has come of age. */

@@ -12,7 +12,7 @@ import type {
 } from "../subscription/subscription-store.ts";
 import type { Acknowledged, Acknowledgement, Consumer } from "../subscription/subscriptions.ts";
 import { allDeadLetters, type ClaimContext, LEASE_MS, takeUp, type Whereabouts, whereIs } from "./group-claims.ts";
-import { heldElsewhere, memberGone, nobodyToReplayTo } from "./group-failures.ts";
+import { heldElsewhere, memberGone, nobodyToReplayTo, tooManyMembersHere } from "./group-failures.ts";
 import type { GroupForwarding } from "./group-forwarding.ts";
 import { GroupHost, type GroupHostContext, isOfClaim } from "./group-host.ts";
 import { GroupKeeper } from "./group-keeper.ts";
@@ -28,6 +28,8 @@ export interface GroupServiceOptions extends Omit<GroupsOptions, "report"> {
   readonly limits?: Partial<GroupLimits> | undefined;
   /** As `FeedOptions.maxStreamAgeMs`. Default 0: any age. */
   readonly maxStreamAgeMs?: number | undefined;
+  /** Most members of all groups that are held here. Default 10,000. */
+  readonly maxMembers?: number | undefined;
 }
 
 /** The groups of a feed. Start them after it, stop them before it. */
@@ -37,6 +39,7 @@ export function createGroups(options: GroupServiceOptions): Groups {
 
 /** Who has a group that is not here is asked of the database again after so long. */
 const REMEMBER_MS = 2_000;
+const DEFAULT_MAX_MEMBERS = 10_000;
 /** Dead letters of one read, for those that are delivered again. */
 const REPLAY_PAGE = 200;
 /** A server that goes down is gone within about this, and another one may be there. */
@@ -55,6 +58,7 @@ class GroupService implements Groups {
   readonly #stopping = new AbortController();
   readonly #hosts = new Map<string, GroupHost>();
   readonly #taking = new Map<string, Promise<GroupHost | Elsewhere>>();
+  readonly #asking = new Map<string, Promise<Elsewhere | undefined>>();
   readonly #elsewhere = new Map<string, Elsewhere & { readonly untilMs: number }>();
   readonly #ending = new Set<Promise<void>>();
   readonly #checking = new Set<string>();
@@ -104,11 +108,23 @@ class GroupService implements Groups {
     const terms = consumer.terms(record);
     const where = await unless(signal, this.#find(record, consumer.terms));
     if (where instanceof GroupHost) {
+      this.#assertRoom();
       return where.join(consumer, terms);
     }
     const { id, member, inPieces } = consumer;
     const forwarded = { id, member, inPieces, generation: undefined, request: terms.request };
     return await this.#passOn(id, where, (forwarding, url) => forwarding.open(url, forwarded, signal));
+  }
+
+  #assertRoom(): void {
+    const { maxMembers = DEFAULT_MAX_MEMBERS } = this.#options;
+    let members = 0;
+    for (const { machine } of this.#hosts.values()) {
+      members += machine.members.size;
+    }
+    if (members >= maxMembers) {
+      throw tooManyMembersHere(members);
+    }
   }
 
   async reopen(
@@ -250,7 +266,8 @@ class GroupService implements Groups {
 
   async #take(id: string, termsOf: Consumer["terms"]): Promise<GroupHost | Elsewhere> {
     this.#stopping.signal.throwIfAborted();
-    await Promise.allSettled(this.#ending);
+    // Whoever gives the group up, or looks who has it, claims it for that, and must not do so after this.
+    await Promise.allSettled([...this.#ending, this.#asking.get(id)]);
     const where = await takeUp(id, termsOf, this.#claiming);
     if (where.kind === "elsewhere") {
       return this.#remember(id, where);
@@ -278,7 +295,9 @@ class GroupService implements Groups {
     if (record.state !== "ACTIVE") {
       return undefined;
     }
-    const where = await whereIs(id, this.#claiming);
+    const asking = this.#asking.get(id) ?? whereIs(id, this.#claiming).finally(() => this.#asking.delete(id));
+    this.#asking.set(id, asking);
+    const where = await unless(signal, asking);
     return where === undefined ? undefined : this.#remember(id, where);
   }
 

@@ -462,6 +462,17 @@ describe("a group that is", () => {
   });
 });
 
+describe("another epoch", () => {
+  test("ends members with what has become of theirs", async () => {
+    const a = await world.member(replica, "a");
+    await world.emit("k");
+    replica.feed.end(new FeedError("EPOCH_CHANGED", "Another epoch is in force.", "Reconnect."));
+    await world.time.pass(100);
+    expect(a.error).toMatchObject({ code: "EPOCH_CHANGED" });
+    expect(replica.groups.held()).toEqual([]);
+  });
+});
+
 describe("replicas", () => {
   test("have a group one at a time; what nobody renews another one takes up", async () => {
     world.terms = { ...TERMS, ackDeadlineMs: 60_000 };
