@@ -84,7 +84,7 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
   const frames = follow({
     url,
     ...asked,
-    signal: terminal.interrupted,
+    signal: acknowledger === undefined ? terminal.interrupted : onceAcknowledged(terminal.interrupted, acknowledger),
     note: (sentence) => terminal.note(`millrace: ${sentence}`),
   });
   let read = true;
@@ -110,6 +110,24 @@ async function tail(patterns: readonly string[], options: TailOptions, terminal:
     // Without a reader nobody knows how much of it was read.
     if (read) noteTheEnd(printer.position, acknowledger, options, terminal);
   }
+}
+
+/** How long Ctrl-C waits for the server to hear what was printed. */
+const LAST_WORD_MS = 2_000;
+
+/** Aborts after the other has, once what was printed is said: what a group's member says after its stream is nobody's. */
+function onceAcknowledged(interrupted: AbortSignal, acknowledger: Acknowledger): AbortSignal {
+  const ending = new AbortController();
+  const end = async (): Promise<void> => {
+    const late = setTimeout(() => ending.abort(interrupted.reason), LAST_WORD_MS);
+    // What fails now is said once more at the end, and told there.
+    await acknowledger.flush().catch(() => undefined);
+    clearTimeout(late);
+    ending.abort(interrupted.reason);
+  };
+  if (interrupted.aborted) void end();
+  else interrupted.addEventListener("abort", () => void end(), { once: true });
+  return ending.signal;
 }
 
 type Asked = Pick<Parameters<typeof follow>[0], "start" | "request">;

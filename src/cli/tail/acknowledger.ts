@@ -46,7 +46,13 @@ export class Acknowledger {
     await this.#calling;
     const cursor = this.#printed;
     this.#printed = undefined;
-    if (cursor !== undefined) await this.#say(cursor);
+    if (cursor === undefined) return;
+    try {
+      await this.#say(cursor);
+    } catch (error) {
+      this.#printed ??= cursor;
+      throw error;
+    }
   }
 
   /** Says the rest, and hangs up. @throws what the last call failed with */
