@@ -47,7 +47,7 @@ export function heldElsewhere(id: string, url: string | undefined, forMs: number
     url === undefined
       ? "Connect to that replica, or give each one `--advertise-url`. If it is gone, try again in a moment."
       : "Try again in a moment: if that replica is gone, this one takes the group up. If it is not, see that its `--advertise-url` can be reached from here.",
-    { retryAfterMs: Math.max(500, forMs), cause },
+    { retryAfterMs: Math.max(500, Math.ceil(forMs)), cause },
   );
 }
 
