@@ -132,11 +132,16 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
     : { ...handingOff(subscribe, stock, options), local };
 }
 
-/** HTTP/1.0 and HTTP/2 let a request name no host. Connect throws then, which nobody would catch; and asks it for nothing. */
+/**
+ * HTTP/1.0 and HTTP/2 let a request name no host, and anybody can name one that is none. Connect throws then, which nobody would
+ * catch; and asks it for nothing.
+ */
 function namingHost(handler: RpcHandler): RpcHandler {
   return (request, response) => {
-    if (request.headers[":authority"] === undefined) {
-      request.headers.host ??= "localhost";
+    const { headers } = request;
+    const authority = headers[":authority"] ?? headers.host;
+    if (typeof authority !== "string" || !URL.canParse(`http://${authority}`)) {
+      headers[headers[":authority"] === undefined ? "host" : ":authority"] = "localhost";
     }
     handler(request, response);
   };
