@@ -15,18 +15,13 @@ import { HttpOutlet, type HttpOutletContext } from "./http-outlet.ts";
 import { type OpenedStream, openStream, type StreamSources } from "./open-stream.ts";
 import { type EventsQuery, readQuery } from "./query.ts";
 import { retryAfterCut } from "./reconnection.ts";
-import { allowedMethods, refuse, refuseHost, refuseMethod, unbuffered } from "./refusal.ts";
+import { allowedMethods, refuse, refuseMethod, unbuffered } from "./refusal.ts";
 
 /** What streams over plain HTTP stand on. */
 export interface HttpStreamsOptions extends StreamSources {
   readonly clock: Clock;
   readonly timers: Timers;
   readonly log: RpcLog;
-  /**
-   * Whether a request may name this host as the one that it is for. A page on the internet can point a name of its own at this
-   * machine, and its GETs then bear that name and no origin.
-   */
-  readonly allowsHost: (hostname: string) => boolean;
   /** As `RpcHandlerOptions.bodyOf`. */
   readonly bodyOf?: BodyOf | undefined;
   /** As `RpcHandlerOptions.inFlight`. */
@@ -85,10 +80,7 @@ class HttpStreamService {
     // Nobody reads a body here, and one that is left lying would hold the connection.
     request.resume();
     const { method } = request;
-    const host = hostnameOf(request);
-    if (!this.#options.allowsHost(host)) {
-      refuseHost(response, host);
-    } else if (method === "OPTIONS") {
+    if (method === "OPTIONS") {
       response.writeHead(204, { Allow: allowedMethods });
       response.end();
     } else if (method !== "GET" && method !== "HEAD") {
@@ -179,11 +171,6 @@ class HttpStreamService {
       outlet.cancel(reason);
     }
   }
-}
-
-/** Empty when there is none. */
-function hostnameOf({ headers }: NodeRequest): string {
-  return URL.parse(`http://${headers[":authority"]?.toString() ?? headers.host ?? ""}`)?.hostname ?? "";
 }
 
 function headersOf({ form }: EventsQuery): Readonly<Record<string, string>> {

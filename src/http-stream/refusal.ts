@@ -45,16 +45,6 @@ export function refuseMethod(response: NodeResponse): void {
   answer(response, 405, fields, { Allow: allowedMethods });
 }
 
-/** A name that is not this server's. */
-export function refuseHost(response: NodeResponse, hostname: string): void {
-  const fields = {
-    code: "INVALID_REQUEST",
-    message: `/v1/events is not served for ${hostname === "" ? "requests that name no host" : hostname}.`,
-    action: "Use a name of this machine, or allow origins of that host with --cors-origins.",
-  };
-  answer(response, 403, fields, {});
-}
-
 function answer(
   response: NodeResponse,
   status: number,

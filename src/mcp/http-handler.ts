@@ -18,11 +18,6 @@ export interface McpHttpOptions {
   readonly log: RpcLog;
   /** Ends what still streams. */
   readonly shutdownSignal: AbortSignal;
-  /**
-   * Whether a request may name this host as the one that it is for. A page on the internet can point a name of its own at this
-   * machine; its requests then bear that name.
-   */
-  readonly allowsHost: (hostname: string) => boolean;
 }
 
 /** Far more than any call of a tool is, and little enough to be read before anything is known of it. */
@@ -32,10 +27,10 @@ const SESSION_HEADER = "mcp-session-id";
 
 /**
  * The protocol over Streamable HTTP, without state: each request is answered by itself, whichever replica gets it. Whoever calls
- * has passed the rules about origins.
+ * has passed the rules about origins and names.
  */
 export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
-  const { log, version, allowsHost } = options;
+  const { log, version } = options;
   const surroundings = {
     clients: createMcpClients(options.transport),
     memory: new ConsumerMemory(),
@@ -54,11 +49,6 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
   const serve = async (request: NodeRequest, response: NodeResponse): Promise<void> => {
     const gone = new AbortController();
     response.once("close", () => gone.abort());
-    const host = hostnameOf(request);
-    if (host === undefined || !allowsHost(host)) {
-      refuse(response, 403, `Requests for ${host ?? "no host"} are not served here: see docs/transports.md#mcp.`);
-      return;
-    }
     // A body that cannot be read is one whose client has gone.
     const body = await readBody(request, REQUEST_MAX_BYTES).catch(() => gone.abort());
     if (gone.signal.aborted) {
@@ -91,11 +81,6 @@ export function createMcpHttpHandler(options: McpHttpOptions): RpcHandler {
 function peerIn({ requestInfo }: McpRequestContext): Readonly<Record<string, string>> {
   const peer = requestInfo?.headers.get(peerHeader) ?? "";
   return peer === "" ? {} : { [peerHeader]: peer };
-}
-
-function hostnameOf(request: NodeRequest): string | undefined {
-  const authority = request.headers[":authority"] ?? request.headers.host;
-  return typeof authority === "string" ? URL.parse(`http://${authority}`)?.hostname : undefined;
 }
 
 function sessionOf(request: NodeRequest): string | undefined {

@@ -38,7 +38,7 @@ export function createCors(allowedOrigins: readonly string[]): (request: Request
       return "pass";
     }
     if (!allowed.has("*") && !allowed.has(origin) && !isLoopbackOrigin(origin)) {
-      refuse(response, origin);
+      refuse(response, `Pages of ${origin} may not call this server. Allow them with --cors-origins ${origin}`);
       return "answered";
     }
     response.setHeader("Access-Control-Allow-Origin", origin);
@@ -64,9 +64,11 @@ function isLoopbackOrigin(origin: string): boolean {
   return URL.canParse(origin) && isLoopback(new URL(origin).hostname);
 }
 
-function refuse(response: Response, origin: string): void {
+/** A sentence for whoever may not call. */
+export function refuse(response: Response, sentence: string): void {
   response.statusCode = 403;
   response.setHeader("Content-Type", "text/plain; charset=utf-8");
+  response.setHeader("Cache-Control", "no-store");
   response.setHeader("Vary", "Origin");
-  response.end(`Pages of ${origin} may not call this server. Allow them with --cors-origins ${origin}\n`);
+  response.end(`${sentence}\n`);
 }

@@ -1,7 +1,5 @@
 import type { McpHttpOptions } from "../mcp/http-handler.ts";
 import type { RpcHandler } from "../rpc/handler.ts";
-import type { Config } from "./config.ts";
-import { isLoopback } from "./loopback.ts";
 
 /** As `McpHttpOptions`, of which the transport may not be there yet. */
 export interface McpRouteOptions extends Omit<McpHttpOptions, "transport"> {
@@ -25,14 +23,4 @@ export function createMcpRoute({ transport, ...options }: McpRouteOptions): RpcH
       },
     );
   };
-}
-
-/**
- * The names under which `/mcp` is served. A server that only this machine reaches goes by the machine's own names, and by those of
- * origins that may call: a proxy passes its own on.
- */
-export function hostsOf({ host, corsOrigins }: Config): (hostname: string) => boolean {
-  if (!isLoopback(host) || corsOrigins.includes("*")) return () => true;
-  const allowed = new Set(corsOrigins.map((origin) => new URL(origin).hostname));
-  return (hostname) => isLoopback(hostname) || allowed.has(hostname);
 }

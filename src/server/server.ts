@@ -21,8 +21,9 @@ import { createFeedSlot, type FeedSlot } from "./feed-slot.ts";
 import { type Listener, listen } from "./listen.ts";
 import { createLogger } from "./logger.ts";
 import { isLoopback } from "./loopback.ts";
-import { createMcpRoute, hostsOf } from "./mcp-route.ts";
+import { createMcpRoute } from "./mcp-route.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
+import { createPageGuard } from "./page-guard.ts";
 import { createPages } from "./pages.ts";
 import { postgresFeedOpener } from "./postgres-feed.ts";
 import { serverVersion } from "./version.ts";
@@ -70,7 +71,7 @@ export async function startServer(config: Config, options: StartOptions = {}): P
   const followed = configFile === undefined ? undefined : followConfigFile(configFile, { log });
   const problems = () => [...holder.problems(), ...(followed?.problems() ?? [])];
   const streams = streamOptions(config, { slot, log, traffic, shutdown: shutdown.signal });
-  const httpStreams = createHttpStreams({ ...streams, timers: systemTimers, allowsHost: hostsOf(config) });
+  const httpStreams = createHttpStreams({ ...streams, timers: systemTimers });
   const polls = createPolls({ feed: slot, clock: systemClock, subscriptions: slot.subscriptions });
   const metrics = createMetrics({
     feed: slot,
@@ -219,15 +220,21 @@ async function openPort(config: Config, handlers: Handlers): Promise<Listener> {
           version: serverVersion,
           log,
           shutdownSignal: shutdown,
-          allowsHost: hostsOf(config),
         }),
       },
     }),
   });
+  const guard = createPageGuard(config);
   const cors = createCors(config.corsOrigins);
   const handler: RpcHandler = (request, response) => {
-    if (cors(request, response) === "pass") {
-      rpc.request(request, response);
+    try {
+      if (guard(request, response) === "pass" && cors(request, response) === "pass") {
+        rpc.request(request, response);
+      }
+    } catch (error) {
+      // Else one request would end the process, and with it everybody's streams.
+      log.error({ err: error, path: request.url }, "a request could not be answered");
+      response.destroy();
     }
   };
   const listener = await listen({

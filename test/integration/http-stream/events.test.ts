@@ -159,7 +159,7 @@ describe("whoever asks /v1/events for something else", () => {
     expect((await ask(url, { origin: "https://evil.example" })).status).toBe(403);
     // A name that somebody points at this machine: such a page calls its own origin, which browsers do not tell.
     const rebound = await ask(url, { host: `evil.example:${shop.served.port}` });
-    expect([rebound.status, JSON.parse(rebound.text).code]).toEqual([403, "INVALID_REQUEST"]);
+    expect([rebound.status, rebound.text]).toEqual([403, expect.stringContaining("evil.example")]);
     const preflight = await ask(
       url,
       { origin: "http://localhost:5173", "access-control-request-method": "GET" },
