@@ -85,11 +85,14 @@ export class GroupLedger {
     return this.#delivered || this.window.settledUpTo > this.#written.version ? "little" : "nothing";
   }
 
-  /** The next event of the stream. Settled when it was before a holder of the group ended. */
+  /**
+   * The next event of the stream. Settled when it was before a holder of the group ended; and when it is a dead letter, which
+   * outlives that the group is moved back: there would be two of it, and one would come again when the other is acknowledged.
+   */
   take(event: Event): GroupItem {
     const kept = this.#kept.find(event.version);
     const item = new GroupItem(event, kept?.deliveries, kept?.spared);
-    if (kept?.deliveries === 0) {
+    if (kept?.deliveries === 0 || this.letters.has(event.version)) {
       item.settle();
     }
     this.window.push(item);

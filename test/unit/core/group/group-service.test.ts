@@ -354,6 +354,29 @@ describe("dead letters", () => {
     expect(await replay()).toEqual({ replaying: 0, remaining: 0 });
   });
 
+  test("that are discarded at another replica are noticed, whether or not somebody tells", async () => {
+    world.terms = { ...TERMS, ackDeadlineMs: 600_000 };
+    const a = await withDeadLetters();
+    const second = await world.replica();
+    await world.during(second.subscriptions.discardDeadLetters("g", { versions: [1, 2] }, signal));
+    await world.time.pass(50);
+    await world.emit("k");
+    expect(a.told).toEqual(["k:1", "k:2", "l:3"]);
+    const { deadLetters } = world.memory.subscriptions;
+    world.memory.subscriptions.deadLetters = async (...args) => ({
+      ...(await deadLetters.apply(world.memory.subscriptions, args)),
+      total: 99,
+    });
+    await world.during(second.subscriptions.discardDeadLetters("g", {}, signal));
+    await world.emit("k");
+    expect(a.told).toEqual(["k:1", "k:2", "l:3"]);
+    world.memory.subscriptions.deadLetters = deadLetters;
+    await world.during(second.subscriptions.discardDeadLetters("g", {}, signal));
+    await world.time.pass(31_000);
+    await world.emit("k");
+    expect(a.told.at(-1)).toBe("k:7");
+  });
+
   test("are known after a restart: their keys are parked", async () => {
     await withDeadLetters();
     await world.during(replica.subscriptions.stop());
@@ -364,6 +387,20 @@ describe("dead letters", () => {
     expect(await left()).toEqual(["1", "2", "4", "5"]);
     await replay();
     expect(b.told).toEqual(["m:6", "k:1×2", "k:2×2", "k:4", "k:5"]);
+  });
+
+  test("come again by replay alone, also when the group is moved back to before them", async () => {
+    await withDeadLetters();
+    await world.during(replica.subscriptions.seek("g", { kind: "version", version: 0, epoch: undefined }, signal));
+    await world.time.pass(100);
+    const b = await world.member(replica, "b");
+    expect(b.told).toEqual(["l:3"]);
+    await b.acknowledge();
+    expect(await left()).toEqual(["1", "2", "4"]);
+    await replay();
+    await b.acknowledge();
+    expect(b.told).toEqual(["l:3", "k:1×2", "k:2×2", "k:4"]);
+    expect(await left()).toEqual([]);
   });
 
   test("are delivered to members, and to nobody else", async () => {
