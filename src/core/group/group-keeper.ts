@@ -7,6 +7,7 @@ import type { GroupHost } from "./group-host.ts";
 /** Held groups are looked after so often. */
 const LOOK_MS = 250;
 const RENEW_MS = LEASE_MS / 4;
+const AUDIT_MS = 30_000;
 /** Before the claim may be over by the database's clock, nothing is given out any more. */
 const SAFE_MS = LEASE_MS * 0.8;
 /** A server that goes down is gone within about this, and another one may be there. */
@@ -21,6 +22,8 @@ export interface GroupKeeperOptions {
   readonly signal: AbortSignal;
   readonly hosts: ReadonlyMap<string, GroupHost>;
   readonly lost: (host: GroupHost) => void;
+  /** To be compared with the database, in case nobody told that something was discarded elsewhere. */
+  readonly audit: (host: GroupHost) => void;
   readonly report: (message: string, error?: unknown) => void;
 }
 
@@ -33,6 +36,7 @@ export class GroupKeeper {
   #cancel: (() => void) | undefined;
   #renewing = false;
   #renewAtMs = 0;
+  #auditAtMs = 0;
   #failing = false;
 
   constructor(options: GroupKeeperOptions) {
@@ -60,7 +64,7 @@ export class GroupKeeper {
   }
 
   #look(): void {
-    const { feed, clock, hosts } = this.#options;
+    const { feed, clock, hosts, audit } = this.#options;
     const nowMs = clock.monotonic();
     if (feed.status().state === "DRAINING") {
       for (const host of [...hosts.values()]) {
@@ -70,6 +74,12 @@ export class GroupKeeper {
     for (const host of hosts.values()) {
       if (nowMs - host.renewedAtMs >= SAFE_MS) {
         host.suspend(true);
+      }
+    }
+    if (nowMs >= this.#auditAtMs) {
+      this.#auditAtMs = nowMs + AUDIT_MS;
+      for (const host of hosts.values()) {
+        audit(host);
       }
     }
     if (!this.#renewing && nowMs >= this.#renewAtMs) {

@@ -84,7 +84,9 @@ class GroupService implements Groups {
       ended: (host, reason) => this.#ended(host, reason),
     };
     this.#claiming = { store, feed, clock, claimant: { replica, url, leaseMs: LEASE_MS }, limits, signal };
-    this.#keeper = new GroupKeeper({ ...options, signal, hosts: this.#hosts, lost: (host) => void this.#lost(host) });
+    const audit = (host: GroupHost) => this.discarded(host.id);
+    const lost = (host: GroupHost) => void this.#lost(host);
+    this.#keeper = new GroupKeeper({ ...options, signal, hosts: this.#hosts, lost, audit });
   }
 
   async start(): Promise<void> {
@@ -209,8 +211,13 @@ class GroupService implements Groups {
     const known = [...letters.versions];
     try {
       await host.durable();
+      const { signal } = this.#stopping;
+      const { total } = await this.#options.store.deadLetters(host.id, {}, { limit: 1, after: undefined }, signal);
+      if (total >= known.length) {
+        return;
+      }
       const there = new Set<Version>();
-      for (const { version } of await allDeadLetters(host.id, this.#options.store, this.#stopping.signal)) {
+      for (const { version } of await allDeadLetters(host.id, this.#options.store, signal)) {
         there.add(version);
       }
       host.discard(known.filter((version) => !there.has(version) && letters.has(version)));
