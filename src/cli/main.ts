@@ -15,7 +15,8 @@ async function run(argv: readonly string[], terminal: Terminal): Promise<void> {
     if (error instanceof OutputClosed) return;
     if (error instanceof CommanderError && error.exitCode === 0) return;
     if (error instanceof CommanderError && error.code === "commander.help") {
-      terminal.note(program.helpInformation());
+      const named = program.commands.find((command) => [command.name(), ...command.aliases()].includes(argv[2] ?? ""));
+      terminal.note((named ?? program).helpInformation());
       process.exitCode = exitCode.usage;
       return;
     }

@@ -155,6 +155,6 @@ function detailOf(error: FeedError, mapping: ErrorMapping): ErrorDetail {
     ...(detail.headVersion === undefined ? {} : { headVersion: BigInt(detail.headVersion) }),
     ...(detail.forkVersion === undefined ? {} : { forkVersion: BigInt(detail.forkVersion) }),
     ...(detail.filter === undefined ? {} : { filterPosition: detail.filter }),
-    ...(retryAfterMs === undefined ? {} : { retryAfter: durationFromMs(retryAfterMs) }),
+    ...(retryAfterMs === undefined ? {} : { retryAfter: durationFromMs(Math.ceil(retryAfterMs)) }),
   });
 }

@@ -13,22 +13,28 @@ export function commaList(value: string): readonly string[] {
     .filter((part) => part !== "");
 }
 
-/** For options that take a whole number of at least `least`. */
-export function wholeNumber(option: string, least: number): (value: string) => number {
+/** The most that a count on the wire can say. */
+export const mostCount = 2 ** 32 - 1;
+
+/** For options that take a whole number between `least` and `most`. */
+export function wholeNumber(option: string, least: number, most = Number.MAX_SAFE_INTEGER): (value: string) => number {
   return (value) => {
     const number = Number(value);
-    if (/^\d+$/.test(value) && Number.isSafeInteger(number) && number >= least) return number;
-    throw usageFailure(`${option} ${value} is not a whole number of at least ${least}.`);
+    if (!/^\d+$/.test(value) || number < least) {
+      throw usageFailure(`${option} ${value} is not a whole number of at least ${least}.`);
+    }
+    if (number > most) throw usageFailure(`${option} ${value} is too large: ${most} is the most.`);
+    return number;
   };
 }
 
-/** `name=value`, for headers. */
+/** `name=value`, for headers and labels. */
 export function namedValue(
   text: string,
   before: Readonly<Record<string, string>> = {},
 ): Readonly<Record<string, string>> {
   const at = text.indexOf("=");
-  if (at < 1) throw usageFailure(`\`${text}\` is no header.`, "Give it as name=value.");
+  if (at < 1) throw usageFailure(`\`${text}\` has no name and value.`, "Write name=value.");
   return { ...before, [text.slice(0, at)]: text.slice(at + 1) };
 }
 

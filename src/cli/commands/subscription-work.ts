@@ -5,7 +5,7 @@ import { jsonLine } from "../layout.ts";
 import { type ServerOptions, withServerOptions, withSubscriptions } from "../subscription/subscription-client.ts";
 import { deadLetterLine, deadLetterTable } from "../subscription/subscription-text.ts";
 import type { Terminal } from "../terminal.ts";
-import { wholeNumber } from "./option-values.ts";
+import { mostCount, wholeNumber } from "./option-values.ts";
 
 interface AckOptions extends ServerOptions {
   readonly generation?: number;
@@ -56,7 +56,7 @@ export function addDeadLetters(parent: Command, terminal: Terminal): void {
     .description("list the events that a group gave up, oldest first")
     .argument("<name>", "of the subscription")
     .option("--key <key>", "only of this key")
-    .option("--limit <count>", "at most so many (default: 1000)", wholeNumber("--limit", 1));
+    .option("--limit <count>", "at most so many (default: 1000)", wholeNumber("--limit", 1, mostCount));
   withServerOptions(command, "print each as a line of JSON, with its event")
     .addHelpText(
       "after",
@@ -98,7 +98,7 @@ export function addReplay(parent: Command, terminal: Terminal): void {
     .argument("<name>", "of the subscription")
     .argument("[versions...]", "which (default: the oldest)")
     .option("--key <key>", "only of this key")
-    .option("--limit <count>", "at most so many (default: 100)", wholeNumber("--limit", 1));
+    .option("--limit <count>", "at most so many (default: 100)", wholeNumber("--limit", 1, mostCount));
   withServerOptions(command, "print how many as a JSON object")
     .addHelpText(
       "after",

@@ -18,7 +18,7 @@ import { type DeliveryOptions, deliveryFromOptions, parsePolicy, policyNames } f
 import { type SelectionOptions, selectorFromOptions, withSelectionOptions } from "../tail/selection-options.ts";
 import { parseStartPosition, type StartPosition } from "../tail/start-position.ts";
 import type { Terminal } from "../terminal.ts";
-import { namedValue, timeSpan, wholeNumber } from "./option-values.ts";
+import { mostCount, namedValue, timeSpan, wholeNumber } from "./option-values.ts";
 import { addAcknowledge, addDeadLetters, addDiscard, addReplay } from "./subscription-work.ts";
 
 /** Adds `millrace subscription` with its commands. */
@@ -75,15 +75,23 @@ function addCreate(parent: Command, terminal: Terminal): void {
     .option("--no-payload", "leave the rows out")
     .option("--policy <policy>", `if its consumer falls behind: ${policyNames}`, parsePolicy)
     .option("--max-lag <events>", "so far behind before the policy acts (default: 10000)", wholeNumber("--max-lag", 1))
-    .option("--rate <events>", "at most so many events a second", wholeNumber("--rate", 1))
+    .option("--rate <events>", "at most so many events a second", wholeNumber("--rate", 1, mostCount))
     .option("--owner <name>", "whose it is, for lists")
     .option("--label <name=value>", "a label, for lists; may be repeated", namedValue)
     .option("--expire-after <time>", "delete it when unused for so long: 12h, 30d", timeSpan("--expire-after"))
     .option("--group", "let several members share it, split by key")
-    .option("--max-in-flight <events>", "of a member, not acknowledged (1000)", wholeNumber("--max-in-flight", 1))
+    .option(
+      "--max-in-flight <events>",
+      "of a member, not acknowledged (1000)",
+      wholeNumber("--max-in-flight", 1, mostCount),
+    )
     .option("--ack-deadline <time>", "after which an event comes again (30s)", timeSpan("--ack-deadline"))
-    .option("--max-attempts <count>", "after which it is a dead letter (5)", wholeNumber("--max-attempts", 1))
-    .option("--max-members <count>", "at once (256)", wholeNumber("--max-members", 1))
+    .option(
+      "--max-attempts <count>",
+      "after which it is a dead letter (5)",
+      wholeNumber("--max-attempts", 1, mostCount),
+    )
+    .option("--max-members <count>", "at once (256)", wholeNumber("--max-members", 1, mostCount))
     .option("--skip-dead", "go on with later events of a key that has a dead letter, instead of parking them");
   withServerOptions(command, "print it as a JSON object")
     .addHelpText(

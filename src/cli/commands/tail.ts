@@ -21,7 +21,7 @@ import { follow } from "../tail/follow.ts";
 import { type SelectionOptions, selectorFromOptions, withSelectionOptions } from "../tail/selection-options.ts";
 import { parseStartPosition } from "../tail/start-position.ts";
 import { interruptedCode, OutputClosed, type Terminal } from "../terminal.ts";
-import { wholeNumber } from "./option-values.ts";
+import { mostCount, wholeNumber } from "./option-values.ts";
 
 interface TailOptions extends DeliveryOptions, SelectionOptions {
   readonly url?: string;
@@ -54,7 +54,7 @@ export function addTail(program: Command, terminal: Terminal): void {
     .option("--no-payload", "leave the rows out")
     .option("--policy <policy>", `if this falls behind: ${policyNames}`, parsePolicy)
     .option("--max-lag <events>", "so far behind before the policy acts (default: 10000)", wholeNumber("--max-lag", 1))
-    .option("--rate <events>", "at most so many events a second", wholeNumber("--rate", 1))
+    .option("--rate <events>", "at most so many events a second", wholeNumber("--rate", 1, mostCount))
     .option("--checkpoints", "with --ndjson: also print opened and checkpoint frames")
     .option("--url <url>", "the server (default: $MILLRACE_URL, else http://127.0.0.1:7400)")
     .addHelpText(

@@ -115,7 +115,7 @@ function groupText({ maxInFlight, ackDeadline, maxAttempts, deadLetterPolicy, ma
     ackDeadline === undefined ? [] : `${duration(durationMs(ackDeadline))} to acknowledge`,
     maxAttempts === 0 ? [] : `${maxAttempts} attempts`,
     deadLetterPolicy === DeadLetterPolicy.SKIP ? "skips dead keys" : [],
-    maxMembers === 0 ? [] : `${maxMembers} members`,
+    maxMembers === 0 ? [] : `at most ${maxMembers} members`,
   ].flat();
   return told.length === 0 ? "as by default" : told.join(", ");
 }
