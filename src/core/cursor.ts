@@ -29,6 +29,13 @@ export interface Cursor {
    * Outside of snapshots and thinned pieces; means nothing to a stream that begins here.
    */
   readonly delivery?: number | undefined;
+  /** Beside `delivery`: to whom, as `deliveredTo` has it. What another member was given says nothing of what this one was. */
+  readonly deliveredTo?: number | undefined;
+}
+
+/** A member's generation as its cursors hold it: 32 bits are enough to tell those apart that one could mistake. */
+export function deliveredTo(generation: number): number {
+  return generation % 2 ** 32;
 }
 
 // Text form: base64url, without padding, of
@@ -36,7 +43,7 @@ export interface Cursor {
 //   · with a place: 4 bytes of shape · varint sources · varint rows · with a key: varint of its length, and the key in UTF-8
 //   · of a group: varint of the delivery
 //   · in a thinned piece: varint of its last version less the cursor's · varint of every how many events, 0 for each key's last
-//   · 4 bytes of fingerprint · 4 bytes of FNV-1a over all before.
+//   · 4 bytes of fingerprint, of a group: of the member · 4 bytes of FNV-1a over all before.
 // The checksum guards against damage (a digit lost in copying), not against forgery: a forged cursor reads nothing that
 // its bearer could not read with a plain version.
 const FORMAT = 1;
@@ -119,7 +126,7 @@ function textOf(cursor: Cursor, flags: number, place: SnapshotPlace | undefined,
   if (flags === FLAG_DELIVERY) {
     length = writeVarint(bytes, length, cursor.delivery ?? 0);
   }
-  view.setUint32(length, cursor.fingerprint >>> 0);
+  view.setUint32(length, (flags === FLAG_DELIVERY ? (cursor.deliveredTo ?? 0) : cursor.fingerprint) >>> 0);
   length += 4;
   view.setUint32(length, checksum(bytes, length));
   length += 4;
@@ -156,13 +163,14 @@ export function decodeCursor(text: string): Cursor {
   ) {
     throw damaged("its fields are out of range");
   }
+  const last = view.getUint32(end - 4);
   return {
     epoch: uuidFromBytes(bytes.subarray(EPOCH_OFFSET, VERSION_OFFSET)),
     version,
-    fingerprint: view.getUint32(end - 4),
+    fingerprint: delivery === undefined ? last : 0,
     snapshot: flags === FLAG_ANEW ? "anew" : place,
     ...(thinned === undefined ? {} : { thinned }),
-    ...(delivery === undefined ? {} : { delivery }),
+    ...(delivery === undefined ? {} : { delivery, deliveredTo: last }),
   };
 }
 

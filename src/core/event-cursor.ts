@@ -31,7 +31,8 @@ export function cursorAfter(frame: PlacedEvents, index: number, thinned?: Thinne
   const { version } = event;
   const at = { epoch, version, fingerprint: fingerprintAt(frame, version), snapshot };
   if (cursor.delivery !== undefined) {
-    return { ...at, delivery: cursor.delivery - (events.length - 1 - index) };
+    const { delivery, deliveredTo } = cursor;
+    return { ...at, delivery: delivery - (events.length - 1 - index), deliveredTo };
   }
   return thinned !== undefined && isPiece(version, thinned) ? { ...at, thinned } : at;
 }

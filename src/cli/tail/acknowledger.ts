@@ -6,6 +6,12 @@ import { connectSubscriptions } from "../subscription/subscription-client.ts";
 /** What is left of a stream that another consumer has taken over is not ours to acknowledge. */
 const notOurs = new Set(["SUBSCRIPTION_FENCED", "SUBSCRIPTION_NOT_FOUND"]);
 
+/** Up to where everything is printed, and under which lease: one of a stream before says nothing of this one's deliveries. */
+interface Printed {
+  readonly cursor: string;
+  readonly lease: Lease | undefined;
+}
+
 /**
  * Acknowledges what was printed, one call after the other: while one is under way, everything that is printed goes into the
  * next.
@@ -14,7 +20,7 @@ export class Acknowledger {
   readonly #url: string;
   readonly #connection: ReturnType<typeof connectSubscriptions>;
   #lease: Lease | undefined;
-  #printed: string | undefined;
+  #printed: Printed | undefined;
   #calling: Promise<void> | undefined;
   /** Everything up to here is acknowledged. */
   version: bigint | undefined;
@@ -32,7 +38,7 @@ export class Acknowledger {
 
   /** Everything up to this cursor is printed. */
   printed(cursor: string): void {
-    this.#printed = cursor;
+    this.#printed = { cursor, lease: this.#lease };
     this.#calling ??= this.#call();
   }
 
@@ -44,13 +50,13 @@ export class Acknowledger {
    */
   async flush(): Promise<void> {
     await this.#calling;
-    const cursor = this.#printed;
+    const printed = this.#printed;
     this.#printed = undefined;
-    if (cursor === undefined) return;
+    if (printed === undefined) return;
     try {
-      await this.#say(cursor);
+      await this.#say(printed);
     } catch (error) {
-      this.#printed ??= cursor;
+      this.#sayLater(printed);
       throw error;
     }
   }
@@ -67,20 +73,24 @@ export class Acknowledger {
   /** What fails is said again with the next, or at the end. */
   async #call(): Promise<void> {
     for (let failed = false; this.#printed !== undefined && !failed; ) {
-      const cursor = this.#printed;
+      const printed = this.#printed;
       this.#printed = undefined;
       try {
-        await this.#say(cursor);
+        await this.#say(printed);
       } catch {
-        this.#printed ??= cursor;
+        this.#sayLater(printed);
         failed = true;
       }
     }
     this.#calling = undefined;
   }
 
-  async #say(cursor: string): Promise<void> {
-    const lease = this.#lease;
+  /** Unless another stream has begun, or more was printed. */
+  #sayLater(printed: Printed): void {
+    if (printed.lease === this.#lease) this.#printed ??= printed;
+  }
+
+  async #say({ cursor, lease }: Printed): Promise<void> {
     if (lease === undefined) return;
     const { subscriptionId, generation, member } = lease;
     try {
@@ -89,7 +99,8 @@ export class Acknowledger {
     } catch (error) {
       const code = error instanceof ConnectError ? feedErrorCodeOf(error) : undefined;
       if (code === undefined || !notOurs.has(code)) throw error;
-      if (error instanceof ConnectError && error.code === Code.Aborted) this.#lease = undefined;
+      if (error instanceof ConnectError && error.code === Code.Aborted && lease === this.#lease)
+        this.#lease = undefined;
     }
   }
 }

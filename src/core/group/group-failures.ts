@@ -18,6 +18,15 @@ export function groupGone(id: string): FeedError {
   );
 }
 
+/** For a cursor that was given to another member, or to this one before it came again. */
+export function foreignCursor(id: string, generation: number): FeedError {
+  return new FeedError(
+    "CURSOR_INVALID",
+    `The cursor does not say what generation ${generation} of group "${id}" was given: it is of another member, of an earlier stream, or of another history.`,
+    "Acknowledge with a cursor of the stream, or page, that told this generation: what was given before comes again. Nothing of this call has happened.",
+  );
+}
+
 /** For one more than a group may have. */
 export function tooManyMembers(id: string, members: number): FeedError {
   return new FeedError(

@@ -1,4 +1,3 @@
-import type { Cursor } from "../cursor.ts";
 import type { Event } from "../event.ts";
 import type { EventsFrame } from "../frame.ts";
 import type { GroupDeal } from "./group-deal.ts";
@@ -105,9 +104,7 @@ export class GroupGiving {
       return undefined;
     }
     this.#ledger.delivered();
-    const { epoch } = this.#ledger;
-    const cursor: Cursor = { epoch, version: last.version, fingerprint: 0, snapshot: undefined, delivery: member.seq };
-    return { kind: "events", events, cursor, complete: false };
+    return { kind: "events", events, cursor: member.cursorAt(this.#ledger.epoch, last.version), complete: false };
   }
 
   #give(member: GroupMember, item: GroupItem, nowMs: number): void {

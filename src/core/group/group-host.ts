@@ -1,4 +1,4 @@
-import { type Cursor, decodeCursor, encodeCursor } from "../cursor.ts";
+import { type Cursor, decodeCursor, deliveredTo, encodeCursor } from "../cursor.ts";
 import { goingDown } from "../errors.ts";
 import type { Event, Version } from "../event.ts";
 import type { Feed, OpenStream } from "../feed.ts";
@@ -9,7 +9,7 @@ import type { AlarmClock, Sleeper } from "../stream/alarm-clock.ts";
 import type { DeadLetter, StoredPosition, SubscriptionState } from "../subscription/subscription-store.ts";
 import type { Acknowledgement, Consumer, GroupTerms, SubscriptionTerms } from "../subscription/subscriptions.ts";
 import type { KnownDeadLetter } from "./group-dead-letters.ts";
-import { groupGone, memberGone, tooManyMembers } from "./group-failures.ts";
+import { foreignCursor, groupGone, memberGone, tooManyMembers } from "./group-failures.ts";
 import type { GroupLimits } from "./group-limits.ts";
 import { GroupMachine } from "./group-machine.ts";
 import type { GroupStream } from "./group-stream.ts";
@@ -221,10 +221,22 @@ export class GroupHost implements Sleeper {
     if (this.#ended || speaker === undefined || (member !== undefined && member !== speaker.name)) {
       throw memberGone(this.id, generation);
     }
+    this.#assertOwn(cursor, generation);
     const accepted = this.machine.acknowledge(generation, { cursor, versions, rejections }, this.#nowMs) ?? 0;
     const durable = this.durable();
     this.#obey();
     return { position: await durable, accepted };
+  }
+
+  /**
+   * A cursor that counts another member's deliveries, or is of another history, would cover what nobody has said anything of:
+   * a client that came again, and still says what its stream before gave it, must not.
+   */
+  #assertOwn(cursor: Cursor | undefined, generation: number): void {
+    const isForeign = cursor?.delivery !== undefined && cursor.deliveredTo !== deliveredTo(generation);
+    if (cursor !== undefined && (isForeign || cursor.epoch !== this.machine.ledger.epoch)) {
+      throw foreignCursor(this.id, generation);
+    }
   }
 
   /** Resolves once all that has been said so far is durable; rejects when that is not known. */

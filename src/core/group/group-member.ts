@@ -1,3 +1,4 @@
+import { type Cursor, deliveredTo } from "../cursor.ts";
 import type { Event, Version } from "../event.ts";
 import type { GroupItem } from "./group-item.ts";
 
@@ -67,6 +68,12 @@ export class GroupMember {
   /** The lowest that waits for it. */
   get next(): GroupItem | undefined {
     return this.#waiting[this.#next];
+  }
+
+  /** Behind all that it has been given so far. */
+  cursorAt(epoch: string, version: Version): Cursor {
+    const delivered = { delivery: this.seq, deliveredTo: deliveredTo(this.generation) };
+    return { epoch, version, fingerprint: 0, snapshot: undefined, ...delivered };
   }
 
   /** Takes the lowest. */

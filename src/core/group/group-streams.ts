@@ -139,14 +139,14 @@ export class GroupStreams implements StreamHost {
     return member !== undefined && !this.#closed && this.#streams.get(member) === stream ? member : undefined;
   }
 
-  #checkpoint({ seq }: GroupMember, version: Version): Frame {
+  #checkpoint(member: GroupMember, version: Version): Frame {
     const { head, state, logOldest } = this.#context.feed.status();
     const { epoch } = this.#context.machine.ledger;
     const isStale = state === "STALE";
     const lag = Math.max(0, head - version);
     return {
       kind: "checkpoint",
-      cursor: { epoch, version, fingerprint: 0, snapshot: undefined, delivery: seq },
+      cursor: member.cursorAt(epoch, version),
       version,
       state: isStale ? "STALE" : version + 1 >= logOldest ? "LIVE" : "CATCHING_UP",
       lagVersions: isStale ? undefined : lag,

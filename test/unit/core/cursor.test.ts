@@ -29,8 +29,8 @@ const thinned: fc.Arbitrary<Cursor> = fc
     return { ...cursor, version, snapshot: undefined, thinned: { until: version + length, every } };
   });
 const ofGroups: fc.Arbitrary<Cursor> = fc
-  .record({ cursor: unthinned, delivery: counts })
-  .map(({ cursor, delivery }) => ({ ...cursor, snapshot: undefined, delivery }));
+  .record({ cursor: unthinned, delivery: counts, deliveredTo: fc.integer({ min: 0, max: 0xffffffff }) })
+  .map(({ cursor, ...delivered }) => ({ ...cursor, fingerprint: 0, snapshot: undefined, ...delivered }));
 const cursors = fc.oneof(
   { weight: 3, arbitrary: unthinned },
   { weight: 1, arbitrary: thinned },

@@ -176,6 +176,18 @@ describe("acknowledgements", () => {
     expect(await position()).toBe(KEYS.length);
   });
 
+  test("with a cursor that this member was not given cover nothing, and say so", async () => {
+    const a = await world.member(replica, "a");
+    await world.emit("k", "l", "m");
+    const [before] = a.batches;
+    a.leave();
+    const again = await world.member(replica, "a");
+    expect(again.told).toEqual(["k:1×2", "l:2×2", "m:3×2"]);
+    expect(await codeOf(again.acknowledge(before))).toBe("CURSOR_INVALID");
+    expect(await position()).toBe(0);
+    expect(await again.acknowledge()).toMatchObject({ accepted: 3, version: 3 });
+  });
+
   test("of single events move the position only with the lowest", async () => {
     const a = await world.member(replica, "a");
     await world.emit("k", "l", "m");
