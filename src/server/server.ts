@@ -140,7 +140,7 @@ function runningServer(
   let stopped: Promise<void> | undefined;
   const stop = async (graceMs: number): Promise<void> => {
     log.info({ streams: slot.status().streams, graceMs }, "draining");
-    await slot.drain(graceMs);
+    await Promise.all([slot.drain(graceMs), slot.subscriptions.drain(graceMs)]);
     shutdown.abort(goingDown());
     await listener.close(CLOSE_GRACE_MS);
     await followed?.stop();

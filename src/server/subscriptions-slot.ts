@@ -33,6 +33,7 @@ export function createSubscriptionsSlot(
     seek: async (id, start, signal) => (await held()).seek(id, start, signal),
     open: async (consumer, signal) => (await held()).open(consumer, signal),
     reopen: async (consumer, signal) => (await held()).reopen(consumer, signal),
+    drain: async (graceMs) => await current()?.drain(graceMs),
     holds: (id) => current()?.holds(id) === true,
     acknowledge: async (acknowledgement, signal) => (await held()).acknowledge(acknowledgement, signal),
     deadLetters: async (id, filter, page, signal) => (await held()).deadLetters(id, filter, page, signal),

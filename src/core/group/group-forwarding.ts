@@ -14,6 +14,10 @@ export interface ForwardedMember extends Pick<Consumer, "id" | "member" | "inPie
  * `FeedError`s; SUBSCRIPTION_BUSY when it cannot be reached, or does not hold the group itself: nothing is passed on twice.
  */
 export interface GroupForwarding {
+  /** Streams that are open. */
+  readonly streams: number;
+  /** This server goes down: its members' streams say so, and end. */
+  drain(retryAfterMs: number): void;
   open(url: string, member: ForwardedMember, signal: AbortSignal): Promise<OpenStream>;
   acknowledge(url: string, acknowledgement: Acknowledgement, signal: AbortSignal): Promise<Acknowledged>;
   replayDeadLetters(

@@ -2,6 +2,7 @@ import type { Feed } from "../feed.ts";
 import type { Clock, Timers } from "../ports.ts";
 import type { SubscriptionStore } from "../subscription/subscription-store.ts";
 import { LEASE_MS } from "./group-claims.ts";
+import type { GroupForwarding } from "./group-forwarding.ts";
 import type { GroupHost } from "./group-host.ts";
 
 /** Held groups are looked after so often. */
@@ -21,6 +22,8 @@ export interface GroupKeeperOptions {
   readonly timers: Timers;
   readonly signal: AbortSignal;
   readonly hosts: ReadonlyMap<string, GroupHost>;
+  /** Streams that go to other replicas. */
+  readonly forwarding: Pick<GroupForwarding, "streams" | "drain"> | undefined;
   readonly lost: (host: GroupHost) => void;
   /** To be compared with the database, in case nobody told that something was discarded elsewhere. */
   readonly audit: (host: GroupHost) => void;
@@ -45,17 +48,27 @@ export class GroupKeeper {
 
   /** There is a group to look after. */
   look(): void {
-    const { timers, hosts, signal } = this.#options;
+    const { timers, hosts, signal, forwarding } = this.#options;
     if (this.#cancel !== undefined || signal.aborted) {
       return;
     }
     this.#cancel = timers.after(LOOK_MS, () => {
       this.#cancel = undefined;
       this.#look();
-      if (hosts.size > 0) {
+      if (hosts.size > 0 || (forwarding?.streams ?? 0) > 0) {
         this.look();
       }
     });
+  }
+
+  /** Members are told that the server goes down. */
+  drain(): void {
+    const { clock, hosts, forwarding } = this.#options;
+    const retryAfterMs = Math.round(DRAIN_RETRY_MS * clock.random());
+    forwarding?.drain(retryAfterMs);
+    for (const host of [...hosts.values()]) {
+      host.drain(retryAfterMs);
+    }
   }
 
   stop(): void {
@@ -67,9 +80,7 @@ export class GroupKeeper {
     const { feed, clock, hosts, audit } = this.#options;
     const nowMs = clock.monotonic();
     if (feed.status().state === "DRAINING") {
-      for (const host of [...hosts.values()]) {
-        host.drain(Math.round(DRAIN_RETRY_MS * clock.random()));
-      }
+      this.drain();
     }
     for (const host of hosts.values()) {
       if (nowMs - host.renewedAtMs >= SAFE_MS) {

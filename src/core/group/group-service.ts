@@ -1,3 +1,4 @@
+import { pause } from "../back-off.ts";
 import { goingDown } from "../errors.ts";
 import type { Version } from "../event.ts";
 import type { OpenStream } from "../feed.ts";
@@ -13,7 +14,7 @@ import type {
 import type { Acknowledged, Acknowledgement, Consumer } from "../subscription/subscriptions.ts";
 import { allDeadLetters, type ClaimContext, LEASE_MS, takeUp, type Whereabouts, whereIs } from "./group-claims.ts";
 import { heldElsewhere, memberGone, nobodyToReplayTo, tooManyMembersHere } from "./group-failures.ts";
-import type { GroupForwarding } from "./group-forwarding.ts";
+import type { ForwardedMember, GroupForwarding } from "./group-forwarding.ts";
 import { GroupHost, type GroupHostContext, isOfClaim } from "./group-host.ts";
 import { GroupKeeper } from "./group-keeper.ts";
 import type { GroupLimits, GroupWait } from "./group-limits.ts";
@@ -44,6 +45,7 @@ const DEFAULT_MAX_MEMBERS = 10_000;
 const REPLAY_PAGE = 200;
 /** A server that goes down is gone within about this, and another one may be there. */
 const DRAIN_RETRY_MS = 1_000;
+const DRAIN_LOOK_MS = 10;
 
 type ResolvedOptions = GroupServiceOptions & { readonly report: GroupsOptions["report"] };
 
@@ -86,7 +88,8 @@ class GroupService implements Groups {
     this.#claiming = { store, feed, clock, claimant: { replica, url, leaseMs: LEASE_MS }, limits, signal };
     const audit = (host: GroupHost) => this.discarded(host.id);
     const lost = (host: GroupHost) => void this.#lost(host);
-    this.#keeper = new GroupKeeper({ ...options, signal, hosts: this.#hosts, lost, audit });
+    const { forwarding } = options;
+    this.#keeper = new GroupKeeper({ ...options, forwarding, signal, hosts: this.#hosts, lost, audit });
   }
 
   async start(): Promise<void> {
@@ -96,6 +99,7 @@ class GroupService implements Groups {
   async stop(): Promise<void> {
     this.#forgetChanges?.();
     this.#keeper.stop();
+    this.#options.forwarding?.drain(DRAIN_RETRY_MS);
     await Promise.allSettled(this.#taking.values());
     for (const host of [...this.#hosts.values()]) {
       host.drain(DRAIN_RETRY_MS);
@@ -115,7 +119,13 @@ class GroupService implements Groups {
     }
     const { id, member, inPieces } = consumer;
     const forwarded = { id, member, inPieces, generation: undefined, request: terms.request };
-    return await this.#passOn(id, where, (forwarding, url) => forwarding.open(url, forwarded, signal));
+    return await this.#passStreamOn(id, where, forwarded, signal);
+  }
+
+  async #passStreamOn(id: string, where: Elsewhere, member: ForwardedMember, signal: AbortSignal): Promise<OpenStream> {
+    const stream = await this.#passOn(id, where, (forwarding, url) => forwarding.open(url, member, signal));
+    this.#keeper.look();
+    return stream;
   }
 
   #assertRoom(): void {
@@ -144,7 +154,7 @@ class GroupService implements Groups {
       throw this.#countFenced(memberGone(id, generation));
     }
     const forwarded = { id, member, inPieces: true, generation, request: terms.request };
-    return await this.#passOn(id, where, (forwarding, url) => forwarding.open(url, forwarded, signal));
+    return await this.#passStreamOn(id, where, forwarded, signal);
   }
 
   async acknowledge(
@@ -230,6 +240,16 @@ class GroupService implements Groups {
     for (const held of id === undefined ? [...this.#hosts.keys()] : [id]) {
       this.#elsewhere.delete(held);
       this.discarded(held);
+    }
+  }
+
+  async drain(graceMs: number): Promise<void> {
+    const { forwarding, clock, timers } = this.#options;
+    this.#keeper.drain();
+    const untilMs = clock.monotonic() + graceMs;
+    const { signal } = this.#stopping;
+    while ((forwarding?.streams ?? 0) > 0 && clock.monotonic() < untilMs && !signal.aborted) {
+      await pause(DRAIN_LOOK_MS, timers, signal).catch(() => undefined);
     }
   }
 

@@ -79,6 +79,9 @@ export interface Groups extends Service {
    */
   observe(id: string, state: SubscriptionState | undefined): void;
 
+  /** As `Subscriptions.drain`; and members of groups that are held here are told. */
+  drain(graceMs: number): Promise<void>;
+
   /** For metrics. */
   stats(): GroupStats;
 }

@@ -228,6 +228,10 @@ class SubscriptionService implements Subscriptions {
     return stream;
   }
 
+  async drain(graceMs: number): Promise<void> {
+    await this.#options.groups?.drain(graceMs);
+  }
+
   holds(id: string): boolean {
     return this.#options.groups?.held().includes(id) === true;
   }

@@ -118,6 +118,12 @@ export interface Subscriptions extends Service {
    */
   reopen(consumer: Consumer & { readonly generation: number }, signal: AbortSignal): Promise<OpenStream>;
 
+  /**
+   * The server goes down: streams that come from another replica, which the feed's own `drain` knows nothing of, say so. Resolves
+   * when they have ended, or the grace period is over.
+   */
+  drain(graceMs: number): Promise<void>;
+
   /** Whether this process has the group at the moment. False for what is no group's. */
   holds(id: string): boolean;
 

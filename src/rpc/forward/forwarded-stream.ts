@@ -1,4 +1,5 @@
 import type { SubscribeResponse } from "../../../gen/millrace/v1/feed_service_pb.js";
+import type { Cursor } from "../../core/cursor.ts";
 import type { OpenStream } from "../../core/feed.ts";
 import type { Frame } from "../../core/frame.ts";
 import type { Outlet, StreamControl } from "../../core/outlet.ts";
@@ -24,6 +25,7 @@ export class ForwardedStream implements OpenStream, StreamControl {
   readonly opened: Frame;
   readonly maxBytes: number;
   readonly #options: ForwardedStreamOptions;
+  #cursor: Cursor;
   #outlet: Outlet | undefined;
   #pulling = false;
   #ended = false;
@@ -34,6 +36,7 @@ export class ForwardedStream implements OpenStream, StreamControl {
     this.#options = options;
     this.opened = options.opened;
     this.maxBytes = options.maxBytes;
+    this.#cursor = options.opened.cursor;
   }
 
   attach(outlet: Outlet): StreamControl {
@@ -64,22 +67,35 @@ export class ForwardedStream implements OpenStream, StreamControl {
     this.#finish(reason);
   }
 
+  /** The server that passes it on goes down: another one may do so. What is on its way then comes again. */
+  drain(retryAfterMs: number): void {
+    this.#held = { kind: "closing", reason: "DRAINING", cursor: this.#cursor, retryAfterMs };
+    if (this.#outlet?.ready === true && !this.#ended) {
+      this.#write(this.#held);
+    }
+  }
+
   async #pull(): Promise<void> {
     try {
       while (this.#outlet?.ready === true && !this.#ended) {
-        const frame = this.#held ?? (await this.#next());
-        this.#held = undefined;
+        const frame = this.#takeHeld() ?? (await this.#next());
         if (frame === undefined) {
           this.#finish(undefined);
         } else if (this.#outlet.ready) {
           this.#write(frame);
         } else {
-          this.#held = frame;
+          this.#held ??= frame;
         }
       }
     } catch (error) {
       this.#finish(this.#options.explain(error));
     }
+  }
+
+  #takeHeld(): Frame | undefined {
+    const held = this.#held;
+    this.#held = undefined;
+    return held;
   }
 
   async #next(): Promise<Frame | undefined> {
@@ -93,6 +109,10 @@ export class ForwardedStream implements OpenStream, StreamControl {
   }
 
   #write(frame: Frame): void {
+    if (this.#ended) {
+      return;
+    }
+    this.#cursor = frame.cursor;
     this.#outlet?.write(frame);
     if (frame.kind === "closing") {
       this.#finish(undefined);

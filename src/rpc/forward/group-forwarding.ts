@@ -43,9 +43,20 @@ export function createGroupForwarding(options: GroupForwardingOptions): GroupFor
 class Forwarding implements GroupForwarding {
   readonly #options: GroupForwardingOptions;
   readonly #replicas = new Map<string, Replica>();
+  readonly #streams = new Set<ForwardedStream>();
 
   constructor(options: GroupForwardingOptions) {
     this.#options = options;
+  }
+
+  get streams(): number {
+    return this.#streams.size;
+  }
+
+  drain(retryAfterMs: number): void {
+    for (const stream of [...this.#streams]) {
+      stream.drain(retryAfterMs);
+    }
   }
 
   async open(url: string, member: ForwardedMember, signal: AbortSignal): Promise<OpenStream> {
@@ -70,9 +81,18 @@ class Forwarding implements GroupForwarding {
       if (opened === undefined) {
         throw new ConnectError("The stream ended before it began.");
       }
-      const end = (reason: unknown) => call.abort(reason);
-      const explain = (error: unknown) => inTermsOfCore(error, id, url);
-      return new ForwardedStream({ opened, responses, maxBytes: streamBytes, end, explain });
+      const stream: ForwardedStream = new ForwardedStream({
+        opened,
+        responses,
+        maxBytes: streamBytes,
+        end: (reason) => {
+          this.#streams.delete(stream);
+          call.abort(reason);
+        },
+        explain: (error) => inTermsOfCore(error, id, url),
+      });
+      this.#streams.add(stream);
+      return stream;
     } catch (error) {
       signal.throwIfAborted();
       throw inTermsOfCore(error, id, url);

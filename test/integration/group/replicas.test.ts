@@ -1,5 +1,6 @@
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ClosingReason } from "../../../gen/millrace/v1/feed_service_pb.js";
 import { migrate } from "../../../src/postgres/migrate.ts";
 import { createCluster, type TestCluster } from "../../support/cluster.ts";
 import { eventually } from "../../support/deadline.ts";
@@ -124,6 +125,32 @@ describe("two replicas", () => {
       expect(versions.size).toBe(1_000);
       expect(log.slice(before).every(({ version }) => version > 500)).toBe(true);
       expect(b.seen.length).toBeGreaterThan(0);
+      expect(b.errors.some((error) => /held by the replica at .* cannot be reached/.test(String(error)))).toBe(true);
+      a.leave();
+      b.leave();
+      await Promise.all(working);
+    });
+  });
+
+  test("tell members whose calls they pass on when they go down", async () => {
+    await stage(async ({ servers }) => {
+      const [first, second] = servers;
+      if (first === undefined || second === undefined) throw new Error("there are two");
+      await createGroup(first);
+      let server = second;
+      const log: Seen[] = [];
+      const a = new WorkingMember("a", "g", () => connect(first.port), log);
+      const working = [a.work()];
+      await eventually(async () => a.generation > 0n);
+      const b = new WorkingMember("b", "g", () => connect(server.port), log);
+      working.push(b.work());
+      await eventually(async () => b.generation > 0n);
+      const before = b.generation;
+      server = first;
+      expect(await second.terminate()).toBe(0);
+      await eventually(async () => b.generation > before);
+      expect(b.closings).toEqual([ClosingReason.DRAINING]);
+      expect(a.closings).toEqual([]);
       a.leave();
       b.leave();
       await Promise.all(working);
