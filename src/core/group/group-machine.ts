@@ -185,6 +185,14 @@ export class GroupMachine {
     }
   }
 
+  /** The member's stream took something else, and takes no more for now. */
+  busy(member: GroupMember, nowMs: number): void {
+    if (member.ready) {
+      member.ready = false;
+      member.blockedAtMs = nowMs;
+    }
+  }
+
   /** The hold on the subscription may be over: nothing is given out until it is known to go on. */
   suspend(suspended: boolean, nowMs: number): void {
     this.#giving.suspended = suspended;

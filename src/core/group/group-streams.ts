@@ -81,6 +81,10 @@ export class GroupStreams implements StreamHost {
     if (member !== undefined && stream.ready) {
       // What it was told before does not become untrue when something is taken back.
       stream.write(this.#checkpoint(member, Math.max(stream.told, this.#context.machine.reach(member))));
+      if (!stream.ready) {
+        // Else events would be given to a stream that does not take them, and count as delivered.
+        this.#context.machine.busy(member, this.clock.monotonic());
+      }
     }
   }
 

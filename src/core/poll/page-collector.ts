@@ -92,6 +92,10 @@ export class PageCollector implements Outlet {
   /** Of the stream that it is attached to. */
   drivenBy(control: StreamControl): void {
     this.#control = control;
+    // A stream may have had the whole page at hand as it was attached.
+    if (this.#ended) {
+      control.cancel(undefined);
+    }
   }
 
   write(frame: Frame): void {

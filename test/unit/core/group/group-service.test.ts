@@ -102,6 +102,18 @@ describe("members", () => {
     expect(a.events.length + b.events.length).toBe(2 * KEYS.length);
   });
 
+  test("that take a checkpoint and then nothing are given nothing", async () => {
+    const a = await world.member(replica, "a", { request: { checkpointIntervalMs: 1_000 } });
+    a.takesOne = true;
+    await world.time.pass(1_100);
+    expect(a.frames.at(-1)?.kind).toBe("checkpoint");
+    await world.emit("k");
+    expect(replica.groups.stats().inFlight).toBe(0);
+    a.resume();
+    expect(a.told).toEqual(["k:1"]);
+    expect(replica.groups.stats().inFlight).toBe(1);
+  });
+
   test("that go leave what they had to the others at once", async () => {
     const a = await world.member(replica, "a");
     const b = await world.member(replica, "b");

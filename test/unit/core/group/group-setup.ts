@@ -141,6 +141,8 @@ export class TestMember implements Outlet {
   readonly frames: Frame[] = [];
   readonly inline = false;
   ready = true;
+  /** Whoever it is: it takes one frame, and then nothing until it is told to. */
+  takesOne = false;
   ended = false;
   error: unknown;
   control: StreamControl | undefined;
@@ -225,6 +227,7 @@ export class TestMember implements Outlet {
 
   write(frame: Frame): void {
     this.frames.push(frame);
+    this.ready = !this.takesOne;
   }
 
   end(error: unknown): void {
