@@ -228,6 +228,8 @@ export declare type CreateSubscriptionRequest = Message<"millrace.v1.CreateSubsc
   labels: { [key: string]: string };
 
   /**
+   * A minute to 100 years.
+   *
    * @generated from field: google.protobuf.Duration expire_after = 7;
    */
   expireAfter?: Duration | undefined;
