@@ -121,17 +121,30 @@ export function connectErrorFrom(
   );
 }
 
+/** Wrong fields that are told one by one: an error goes out in a header, and many clients take 8 KiB of those. */
+const TOLD_VIOLATIONS = 16;
+const TOLD_CHARACTERS = 256;
+
 /** A request that cannot be read or breaks the schema's rules, field by field. */
 export function invalidRequest(violations: readonly { readonly field: string; readonly message: string }[]): FeedError {
-  const [first] = violations;
+  const told = violations
+    .slice(0, TOLD_VIOLATIONS)
+    .map(({ field, message }) => ({ field: cut(field), message: cut(message) }));
+  const [first] = told;
   const what = first === undefined || first.field === "" ? "The request" : `\`${first.field}\``;
   const more = violations.length > 1 ? ` (and ${violations.length - 1} more)` : "";
+  const which = violations.length > told.length ? `the first ${told.length} wrong fields` : "every wrong field";
   return new FeedError(
     "INVALID_REQUEST",
     `${what} ${sentenceEnd(first?.message ?? "is wrong")}${more}.`,
-    "Correct the request: the error's detail lists every wrong field.",
-    { violations },
+    `Correct the request: the error's detail lists ${which}.`,
+    { violations: told },
   );
+}
+
+/** What clients have written may be as long as a request. */
+function cut(text: string): string {
+  return text.length > TOLD_CHARACTERS ? `${text.slice(0, TOLD_CHARACTERS).toWellFormed()}…` : text;
 }
 
 function sentenceEnd(message: string): string {

@@ -26,6 +26,7 @@ import { addReflection } from "./reflection.ts";
 import { withSpokenRefusals } from "./refusals.ts";
 import { createSourceService, type SourceServiceOptions } from "./source-service.ts";
 import { createSubscriptionService } from "./subscription-service.ts";
+import { withAnswers } from "./unanswered.ts";
 import { withReadableErrors } from "./unreadable.ts";
 import { createValidationInterceptor } from "./validation.ts";
 
@@ -113,7 +114,8 @@ export function createRpcHandlers(options: RpcHandlerOptions): RpcHandlers {
           .map(withReadableErrors)
           .map(withSpokenRefusals)
           .map(withoutEndlessTimeouts)
-          .map(withConditionalGet),
+          .map(withConditionalGet)
+          .map((one) => withAnswers(one, options.log)),
       );
       subscribe = router.handlers.find(({ method }) => method === FeedService.method.subscribe);
     },

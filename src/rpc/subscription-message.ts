@@ -73,6 +73,9 @@ function lagOf({ state, position }: SubscriptionRecord, status: FeedStatus): num
   return Math.max(0, status.head - position.version);
 }
 
+/** The latest that JSON has: one row beyond would spoil every list. */
+const LATEST_MS = Date.UTC(9999, 11, 31);
+
 function timestamp(ms: number): Timestamp {
-  return timestampFromMs(Math.round(ms));
+  return timestampFromMs(Math.min(LATEST_MS, Math.round(ms)));
 }

@@ -2,11 +2,11 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import type { UniversalHandler } from "@connectrpc/connect/protocol";
 import { createAsyncIterable, readAllBytes } from "@connectrpc/connect/protocol";
 import { codeToHttpStatus, errorFromJsonBytes, errorToJsonBytes } from "@connectrpc/connect/protocol-connect";
-import { connectErrorFromFeedError } from "./errors.ts";
+import { connectErrorFromFeedError, invalidRequest } from "./errors.ts";
 import { unreadableRequest } from "./validation.ts";
 
-/** An error body is a sentence and a detail; one that is larger is not Connect's. */
-const MAX_ERROR_BYTES = 65_536;
+/** Connect's own errors quote the request, which has a limit of its own. */
+const MAX_ERROR_BYTES = 2 ** 31 - 1;
 
 /**
  * A unary request is parsed before any interceptor runs, so that a misspelt JSON field would come back as a bare
@@ -24,7 +24,7 @@ export function withReadableErrors(handler: UniversalHandler): UniversalHandler 
       return response;
     }
     const bytes = await readAllBytes(body, MAX_ERROR_BYTES);
-    const error = readableError(bytes);
+    const error = readableError(bytes, request.method);
     const readable = error === undefined ? bytes : errorToJsonBytes(error, undefined);
     header.set("content-length", String(readable.byteLength));
     return {
@@ -37,9 +37,16 @@ export function withReadableErrors(handler: UniversalHandler): UniversalHandler 
 }
 
 /** `undefined` when the error is fine as it is. */
-function readableError(body: Uint8Array): ConnectError | undefined {
+function readableError(body: Uint8Array, method: string): ConnectError | undefined {
   const fallback = new ConnectError("not an error of Connect", Code.Unknown);
   const error = errorFromJsonBytes(body, undefined, fallback);
-  const failure = error.details.length > 0 ? undefined : unreadableRequest(error);
+  if (error.details.length > 0) {
+    return undefined;
+  }
+  // What throws before any interceptor runs, and is no ConnectError: of a GET, the decoding of its query.
+  const undecoded = method === "GET" && error.code === Code.Internal && error.rawMessage === "internal error";
+  const failure = undecoded
+    ? invalidRequest([{ field: "", message: "cannot be read: its `message` is not base64" }])
+    : unreadableRequest(error);
   return failure && connectErrorFromFeedError(failure);
 }
