@@ -11,6 +11,8 @@ import type { GroupLimits } from "./group-limits.ts";
 
 /** A claim holds so long without being renewed: the longest that a group stands still when its replica dies. */
 export const LEASE_MS = 10_000;
+/** Before the claim may be over by the database's clock, nothing is given out any more. */
+export const SAFE_MS = LEASE_MS * 0.8;
 /** Dead letters of one read. */
 const LETTERS_PAGE = 1_000;
 /** The group's stream says so often how far it has come: that much history is read again after a restart. */

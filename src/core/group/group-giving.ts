@@ -10,6 +10,8 @@ export class GroupGiving {
   readonly #ledger: GroupLedger;
   readonly #deal: GroupDeal;
   readonly #maxRuns: number;
+  /** From then on nobody is given anything either. */
+  untilMs = Number.POSITIVE_INFINITY;
   /** Those for whom there may be something to do. */
   readonly #eager = new Set<GroupMember>();
   /** Those that wait for there to be fewer runs. */
@@ -62,7 +64,7 @@ export class GroupGiving {
 
   /** A frame for each member that takes one. */
   *give(nowMs: number): Generator<{ readonly member: GroupMember; readonly frame: EventsFrame }> {
-    if (this.#suspended) {
+    if (this.#suspended || nowMs >= this.untilMs) {
       return;
     }
     for (const member of this.#barred) {

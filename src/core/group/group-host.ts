@@ -8,6 +8,7 @@ import type { Clock } from "../ports.ts";
 import type { AlarmClock, Sleeper } from "../stream/alarm-clock.ts";
 import type { DeadLetter, StoredPosition, SubscriptionState } from "../subscription/subscription-store.ts";
 import type { Acknowledgement, Consumer, GroupTerms, SubscriptionTerms } from "../subscription/subscriptions.ts";
+import { SAFE_MS } from "./group-claims.ts";
 import type { KnownDeadLetter } from "./group-dead-letters.ts";
 import { foreignCursor, groupGone, memberGone, tooManyMembers } from "./group-failures.ts";
 import type { GroupLimits } from "./group-limits.ts";
@@ -288,6 +289,13 @@ export class GroupHost implements Sleeper {
   discard(versions: readonly Version[]): void {
     this.machine.discard(versions, this.#nowMs);
     this.#obey();
+  }
+
+  /** The claim holds: the database said so when it was asked at this moment. */
+  renewed(askedAtMs: number): void {
+    this.renewedAtMs = askedAtMs;
+    this.machine.heldUntil(askedAtMs + SAFE_MS);
+    this.suspend(false);
   }
 
   /** Nothing is given out until the claim is known to hold. */

@@ -1,7 +1,7 @@
 import type { Feed } from "../feed.ts";
 import type { Clock, Timers } from "../ports.ts";
 import type { SubscriptionStore } from "../subscription/subscription-store.ts";
-import { LEASE_MS } from "./group-claims.ts";
+import { LEASE_MS, SAFE_MS } from "./group-claims.ts";
 import type { GroupForwarding } from "./group-forwarding.ts";
 import type { GroupHost } from "./group-host.ts";
 
@@ -9,8 +9,6 @@ import type { GroupHost } from "./group-host.ts";
 const LOOK_MS = 250;
 const RENEW_MS = LEASE_MS / 4;
 const AUDIT_MS = 30_000;
-/** Before the claim may be over by the database's clock, nothing is given out any more. */
-const SAFE_MS = LEASE_MS * 0.8;
 /** A server that goes down is gone within about this, and another one may be there. */
 const DRAIN_RETRY_MS = 1_000;
 
@@ -113,8 +111,7 @@ export class GroupKeeper {
         if (gone.has(host.id)) {
           lost(host);
         } else {
-          host.renewedAtMs = askedAtMs;
-          host.suspend(false);
+          host.renewed(askedAtMs);
         }
       }
     } catch (error) {

@@ -199,6 +199,14 @@ export class GroupMachine {
     this.#go(nowMs);
   }
 
+  /**
+   * The hold is known to go on until then. What a process says that slept longer is a matter of which of its timers rings first:
+   * nothing is given out after that moment, whoever asks.
+   */
+  heldUntil(atMs: number): void {
+    this.#giving.untilMs = atMs;
+  }
+
   /** Events of the stream, in order. */
   events(events: readonly Event[], cursor: Cursor, nowMs: number): void {
     for (const event of events) {

@@ -146,7 +146,7 @@ class GroupService implements Groups {
   ): Promise<OpenStream> {
     const { id, member, generation } = consumer;
     const terms = consumer.terms(record);
-    const where = isOfClaim(generation, record.generation) ? await this.#ask(record, signal) : undefined;
+    const where = await this.#speakersGroup(generation, record, signal);
     if (where instanceof GroupHost) {
       return this.#counting(() => where.rejoin(generation, terms));
     }
@@ -163,7 +163,7 @@ class GroupService implements Groups {
     signal: AbortSignal,
   ): Promise<Acknowledged> {
     const { id, generation } = acknowledgement;
-    const where = isOfClaim(generation, record.generation) ? await this.#ask(record, signal) : undefined;
+    const where = await this.#speakersGroup(generation, record, signal);
     if (where instanceof GroupHost) {
       if (!where.machine.members.has(generation)) {
         throw this.#countFenced(memberGone(id, generation));
@@ -300,12 +300,21 @@ class GroupService implements Groups {
       return this.#remember(id, where);
     }
     const host = new GroupHost(where.group, this.#hosting);
-    host.renewedAtMs = where.askedAtMs;
+    host.renewed(where.askedAtMs);
     if (!host.hasEnded) {
       this.#hosts.set(id, host);
       this.#keeper.look();
     }
     return host;
+  }
+
+  /** As `#ask`, for what a member of this generation says: of another claim there is none any more, wherever the group is. */
+  async #speakersGroup(generation: number, record: SubscriptionRecord, signal: AbortSignal) {
+    if (isOfClaim(generation, record.generation)) {
+      return await this.#ask(record, signal);
+    }
+    void this.#hostOf(record);
+    return undefined;
   }
 
   /** The group here, or where it is; `undefined` when nobody has it, which is then so still. */
@@ -361,6 +370,8 @@ class GroupService implements Groups {
 
   /** Somebody else has it, or did something to it: the database knows what. */
   async #lost(host: GroupHost): Promise<void> {
+    // Whoever has it now is giving the same keys out, however long it takes to ask why.
+    host.suspend(true);
     try {
       const [state] = await this.#options.store.states([host.id], this.#stopping.signal);
       host.observe(state);

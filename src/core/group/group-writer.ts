@@ -29,6 +29,8 @@ interface Said {
   readonly advance: Advance;
   readonly revision: number;
   readonly position: StoredPosition;
+  /** Nothing comes after it. */
+  readonly isLast: boolean;
 }
 
 /**
@@ -160,16 +162,17 @@ export class GroupWriter {
         host,
         revision,
         position,
+        isLast: this.#last.has(host),
         advance: { id: host.id, generation: host.generation, position, ...written },
       });
     }
     return batch;
   }
 
-  #settle({ host, revision, position }: Said, outcome: AdvanceOutcome): void {
+  #settle({ host, revision, position, isLast }: Said, outcome: AdvanceOutcome): void {
     if (outcome.kind === "advanced") {
       host.written(revision, position);
-      if (host.hasEnded) {
+      if (host.hasEnded && (isLast || !this.#last.has(host))) {
         this.forget(host);
       } else if (host.mustWrite) {
         this.#soon.add(host);

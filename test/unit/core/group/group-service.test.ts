@@ -496,6 +496,52 @@ describe("a group that is", () => {
     expect(b.told).toEqual(["l:2×2"]);
   });
 
+  test("held by a process that slept for too long gives nothing out before the hold is known to go on", async () => {
+    world.terms = { ...TERMS, ackDeadlineMs: 60_000 };
+    const a = await world.member(replica, "a");
+    a.takesOne = true;
+    await world.emit("k");
+    await world.emit("l");
+    world.time.oversleep(9_000);
+    a.resume();
+    expect(a.told).toEqual(["k:1"]);
+    await world.time.pass(500);
+    expect(a.told).toEqual(["k:1", "l:2"]);
+  });
+
+  test("found to be another's gives nothing out while it is asked why", async () => {
+    const a = await world.member(replica, "a");
+    await world.emit("k");
+    const { subscriptions } = world.memory;
+    subscriptions.states = () => new Promise(() => undefined);
+    await subscriptions.claim("g", { replica: "replica 1", url: undefined, leaseMs: 10_000 }, signal);
+    expect(await codeOf(a.acknowledge())).toBe("SUBSCRIPTION_FENCED");
+    await world.emit("l");
+    expect(a.told).toEqual(["k:1"]);
+  });
+
+  test("ended while it is written keeps what was said since", async () => {
+    const a = await world.member(replica, "a");
+    await world.emit("k", "l");
+    const { subscriptions } = world.memory;
+    const { advance } = subscriptions;
+    const answered = Promise.withResolvers<void>();
+    subscriptions.advance = async (...said) => {
+      await answered.promise;
+      return await advance.apply(subscriptions, said);
+    };
+    const first = a.say({ versions: [1] });
+    await world.time.pass(20);
+    const second = a.say({ versions: [2] });
+    await world.time.pass(20);
+    const stopped = replica.subscriptions.stop();
+    subscriptions.advance = advance;
+    answered.resolve();
+    await world.during(stopped);
+    expect(await first).toMatchObject({ accepted: 1, version: 1 });
+    expect(await second).toMatchObject({ accepted: 1, version: 2 });
+  });
+
   test("older than streams may be goes on with another one, and its members do not notice", async () => {
     world.maxStreamAgeMs = 60_000;
     replica = await world.replica();
