@@ -23,6 +23,7 @@ const known = [
   "idle-tick",
   "start",
   "poll",
+  "subscriptions",
   "streams",
   "retention",
   "capture",

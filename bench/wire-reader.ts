@@ -75,6 +75,38 @@ export function readEvents(batch: Uint8Array, onEvent: ((event: WireEvent) => vo
   return count;
 }
 
+/** The cursor of an `EventBatch`. */
+export function readBatchCursor(batch: Uint8Array): string {
+  const reader = new Reader(batch);
+  while (!reader.done) {
+    const tag = reader.varint();
+    if (tag === 0x12) return text(reader.bytes());
+    reader.skip(tag & 7);
+  }
+  return "";
+}
+
+/** What `opened.lease` says. */
+export function readLease(opened: Uint8Array): { readonly generation: number; readonly member: string } {
+  const lease = { generation: 0, member: "" };
+  const reader = new Reader(opened);
+  while (!reader.done) {
+    const tag = reader.varint();
+    if (tag >>> 3 !== 12) {
+      reader.skip(tag & 7);
+      continue;
+    }
+    const inner = new Reader(reader.bytes());
+    while (!inner.done) {
+      const field = inner.varint();
+      if (field === 0x10) lease.generation = inner.varint();
+      else if (field === 0x1a) lease.member = text(inner.bytes());
+      else inner.skip(field & 7);
+    }
+  }
+  return lease;
+}
+
 /** The version of a checkpoint or of `opened`; field 2 in both. */
 export function readVersion(body: Uint8Array): number {
   const reader = new Reader(body);

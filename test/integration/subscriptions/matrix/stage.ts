@@ -87,7 +87,7 @@ export class MatrixStage implements AsyncDisposable {
   }
 
   async #start(at: number): Promise<void> {
-    this.#servers[at] = await startServerProcess({ databaseUrl: this.url, port: this.#ports[at], logLevel: "error" });
+    this.#servers[at] = await startServerProcess({ databaseUrl: this.url, port: this.#ports[at], logLevel: "warn" });
   }
 
   async #createSubscriptions(): Promise<void> {
@@ -158,6 +158,16 @@ export class MatrixStage implements AsyncDisposable {
 
   processed(target: Target): number {
     return this.#notes[target].filter(({ what }) => what === "processed").length;
+  }
+
+  /** What each server has logged, and what it measures of groups. */
+  async servers(): Promise<readonly string[]> {
+    const said = this.#ports.map(async (port, at) => {
+      const metrics = await fetch(`http://127.0.0.1:${port}/metrics`).then((answer) => answer.text());
+      const ofGroups = metrics.split("\n").filter((line) => /^millrace_(?:group|subscription)\w* /.test(line));
+      return [`server ${at} at ${port}: ${this.#servers[at]?.log().slice(-2_000)}`, ...ofGroups].join("\n  ");
+    });
+    return (await Promise.allSettled(said)).map((one) => (one.status === "fulfilled" ? one.value : String(one.reason)));
   }
 
   /** The last few of each. */
