@@ -20,6 +20,9 @@ export class GroupDeadLetters {
   readonly #replaying = new Map<Version, GroupItem>();
   #added = new Map<Version, NewDeadLetter>();
   #settled = new Set<Version>();
+  /** Of those that have yet to be written. */
+  readonly #bytes = new Map<Version, number>();
+  #unwrittenBytes = 0;
   #highest: Version = 0;
   #writing: DeadLetterChanges = { added: [], settled: [] };
 
@@ -53,6 +56,20 @@ export class GroupDeadLetters {
     return this.#added.size + this.#writing.added.length;
   }
 
+  /** As much do they cost in memory, about. */
+  get unwrittenBytes(): number {
+    return this.#unwrittenBytes;
+  }
+
+  #weigh(version: Version, bytes: number): void {
+    this.#unwrittenBytes += bytes - (this.#bytes.get(version) ?? 0);
+    if (bytes === 0) {
+      this.#bytes.delete(version);
+    } else {
+      this.#bytes.set(version, bytes);
+    }
+  }
+
   /** Whether one of this order key lies before this version. */
   parks(orderKey: string, version: Version): boolean {
     const lying = this.#lying.size === 0 || orderKey === "" ? undefined : this.#lying.get(orderKey);
@@ -78,6 +95,7 @@ export class GroupDeadLetters {
     const attempts = item.deliveries;
     const letter = { version, topic, key, operation, before, after, transaction, occurredAtMicros, headers };
     this.#added.set(version, { ...letter, transition, attempts, reason });
+    this.#weigh(version, item.bytes);
     this.#settled.delete(version);
     this.#replaying.delete(version);
     this.#lie(version, orderKeyOf(event));
@@ -99,6 +117,7 @@ export class GroupDeadLetters {
   /** It is there no more. */
   forget(version: Version): void {
     this.#added.delete(version);
+    this.#weigh(version, 0);
     this.#replaying.delete(version);
     this.#rise(version);
     this.#keys.delete(version);
@@ -117,6 +136,11 @@ export class GroupDeadLetters {
     const { added, settled } = this.#writing;
     this.#writing = { added: [], settled: [] };
     if (done) {
+      for (const { version } of added) {
+        if (!this.#added.has(version)) {
+          this.#weigh(version, 0);
+        }
+      }
       return;
     }
     for (const letter of added) {

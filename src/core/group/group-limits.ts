@@ -14,6 +14,8 @@ export interface GroupLimits {
   readonly maxDeadLetters: number;
   /** Most dead letters that have yet to be written: they are in memory. Default 10,000. */
   readonly maxUnwritten: number;
+  /** Most bytes of those: one statement writes them. Default 16 MiB. */
+  readonly maxUnwrittenBytes: number;
 }
 
 /** What a group may hold unless told otherwise. */
@@ -25,6 +27,7 @@ export const DEFAULT_GROUP_LIMITS: GroupLimits = {
   maxRuns: 4_096,
   maxDeadLetters: 100_000,
   maxUnwritten: 10_000,
+  maxUnwrittenBytes: 16 * 1024 * 1024,
 };
 
 /**

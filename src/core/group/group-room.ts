@@ -41,9 +41,10 @@ export class GroupRoom {
    * must be again after a restart: else the position might never come to where dead letters can be replayed.
    */
   holds(version: Version): boolean {
-    const { maxDeadLetters, maxUnwritten } = this.#limits;
-    const { letters } = this.#view.ledger;
-    return version > letters.highest && (letters.count >= maxDeadLetters || letters.unwritten >= maxUnwritten);
+    const { maxDeadLetters, maxUnwritten, maxUnwrittenBytes } = this.#limits;
+    const { count, unwritten, unwrittenBytes, highest } = this.#view.ledger.letters;
+    const isFull = count >= maxDeadLetters || unwritten >= maxUnwritten || unwrittenBytes >= maxUnwrittenBytes;
+    return isFull && version > highest;
   }
 
   /** Why nothing new is given out, when that is not just because there is nothing. */

@@ -11,6 +11,8 @@ const SOON_MS = 10;
 const LATE_MS = 1_000;
 /** Groups of one write: the statement stays short enough for others to take their turn. */
 const MAX_BATCH = 500;
+/** And as much of dead letters, unless one group has more: a statement is one text. */
+const MAX_BATCH_BYTES = 32 * 1024 * 1024;
 
 /** What groups are written with. */
 export interface GroupWriterOptions {
@@ -150,8 +152,10 @@ export class GroupWriter {
 
   #take(): readonly Said[] {
     const batch: Said[] = [];
+    let bytes = 0;
     for (const host of this.#soon) {
-      if (batch.length === MAX_BATCH) {
+      bytes += host.machine.ledger.letters.unwrittenBytes;
+      if (batch.length === MAX_BATCH || (batch.length > 0 && bytes > MAX_BATCH_BYTES)) {
         break;
       }
       this.#soon.delete(host);

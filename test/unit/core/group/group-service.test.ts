@@ -434,6 +434,28 @@ describe("dead letters", () => {
     expect(await codeOf(replay())).toBe("SUBSCRIPTION_BUSY");
   });
 
+  test("that cannot be written yet are no more than memory may hold, and none is lost", async () => {
+    world.limits = { maxUnwrittenBytes: 5_000 };
+    replica = await world.replica();
+    await world.create(replica, "small");
+    const a = await world.member(replica, "a", { id: "small" });
+    await world.emit("k", "l");
+    await a.say({ versions: [2], rejections: [{ version: 1, reason: "poison", giveUp: true }] });
+    const { subscriptions } = world.memory;
+    const { advance } = subscriptions;
+    subscriptions.advance = async () => {
+      throw new FeedError("DATABASE_UNAVAILABLE", "Cut off.", "Wait.");
+    };
+    await world.emit(...Array.from({ length: 200 }, () => "k"));
+    await world.time.pass(1_000);
+    expect(replica.groups.stats().deadLetters).toBeLessThan(30);
+    subscriptions.advance = advance;
+    await world.time.pass(20_000);
+    const { items } = await subscriptions.deadLetters("small", {}, { limit: 1_000, after: undefined }, signal);
+    expect(items.length).toBe(201);
+    expect((await subscriptions.get("small", signal)).position.version).toBe(202);
+  });
+
   test("of which there are too many hold up what is new, until some are gone", async () => {
     world.limits = { maxDeadLetters: 2 };
     replica = await world.replica();

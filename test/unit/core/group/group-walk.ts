@@ -82,6 +82,7 @@ export class GroupWalk {
       maxRuns,
       maxDeadLetters: this.#pick([10, 1_000]),
       maxUnwritten: this.#pick([3, 1_000]),
+      maxUnwrittenBytes: this.#pick([600, 1_000_000]),
     };
     this.#history = this.#makeHistory();
     this.#end = (this.#history.at(-1)?.version ?? 0) + 5;
