@@ -37,7 +37,7 @@ const records = `
   create function log_dead() returns trigger language plpgsql security definer as $$
     begin
       insert into public.dead_log values (
-        floor(extract(epoch from clock_timestamp()) * 1000), new.subscription, new.version);
+        floor(extract(epoch from now()) * 1000), new.subscription, new.version);
       return null;
     end $$;
   create trigger log_row after insert or update on millrace.subscription for each row execute function public.log_row();
