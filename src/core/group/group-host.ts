@@ -51,6 +51,8 @@ const MEMBERS_OF_CLAIM = 100_000;
 /** A group without members is held so long for them to come again, and so long when it delivers dead letters again. */
 const LINGER_MS = 5_000;
 const LINGER_REPLAYING_MS = 60_000;
+/** So long members of a server that goes down may say what they have done, while nobody else is given anything. */
+const LAST_WORDS_MS = 2_000;
 /** Deadlines are met to within this share. */
 const DEADLINE_SHARE = 0.1;
 const LEAST_TICK_MS = 20;
@@ -80,6 +82,8 @@ export class GroupHost implements Sleeper {
   #refused = false;
   #obeying = false;
   #draining = false;
+  /** A server that goes down gives the group up then, at the latest. */
+  #leavesAtMs = NEVER;
   #ended = false;
   #reason: unknown;
   #aloneSinceMs: number | undefined;
@@ -319,11 +323,17 @@ export class GroupHost implements Sleeper {
   drain(retryAfterMs: number): void {
     if (!this.#ended && !this.#draining) {
       this.#draining = true;
+      this.#leavesAtMs = this.#nowMs + LAST_WORDS_MS;
       this.#context.alarms.stop(this);
       this.machine.suspend(true, this.#nowMs);
       this.#streams.close((stream) => stream.endWith("DRAINING", retryAfterMs));
       this.#control.cancel(undefined);
     }
+  }
+
+  /** It was drained, and nothing more is to be heard of members: another replica may have it. */
+  get isDrained(): boolean {
+    return this.#draining && (this.machine.inFlight === 0 || this.#nowMs >= this.#leavesAtMs);
   }
 
   #assertServing(): void {

@@ -66,6 +66,9 @@ export class GroupKeeper {
     forwarding?.drain(retryAfterMs);
     for (const host of [...hosts.values()]) {
       host.drain(retryAfterMs);
+      if (host.isDrained) {
+        host.close("DRAINING");
+      }
     }
   }
 

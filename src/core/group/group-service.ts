@@ -328,7 +328,7 @@ class GroupService implements Groups {
     if (remembered !== undefined && remembered.untilMs > this.#options.clock.monotonic()) {
       return remembered;
     }
-    if (record.state !== "ACTIVE") {
+    if (record.state !== "ACTIVE" || this.#options.feed.status().state === "DRAINING") {
       return undefined;
     }
     const asking = this.#asking.get(id) ?? whereIs(id, this.#claiming).finally(() => this.#asking.delete(id));

@@ -518,6 +518,19 @@ describe("a group that is", () => {
     expect(b.told).toEqual(["l:2×2"]);
   });
 
+  test("drained does not wait for the last of the server's streams before another replica has it", async () => {
+    const a = await world.member(replica, "a");
+    await world.emit("k", "l");
+    await world.during(replica.feed.drain(60_000));
+    await a.say({ versions: [1] });
+    await world.time.pass(3_000);
+    expect(replica.groups.held()).toEqual([]);
+    expect(await codeOf(a.say({ versions: [2] }))).toBe("SUBSCRIPTION_FENCED");
+    const second = await world.replica();
+    const b = await world.member(second, "b");
+    expect(b.told).toEqual(["l:2×2"]);
+  });
+
   test("held by a process that slept for too long gives nothing out before the hold is known to go on", async () => {
     world.terms = { ...TERMS, ackDeadlineMs: 60_000 };
     const a = await world.member(replica, "a");
