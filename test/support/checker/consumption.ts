@@ -238,22 +238,24 @@ function wasGivenAway(facts: Facts, version: number, generation: number, at: num
 
 /** What is durably acknowledged never comes again, unless the subscription is moved. */
 function acknowledgedStaysSo(facts: Facts): readonly string[] {
-  const done = new Map<number, number>();
+  const done = new Map<number, { readonly sent: number; readonly answered: number }[]>();
   for (const said of facts.acknowledgements) {
     const answer = facts.answer(said);
     const { versions, rejected } = said;
     if (answer === undefined) continue;
     if (facts.all.kind === "group" && answer.accepted < versions.length + rejected.length) continue;
-    for (const version of versions) done.set(version, Math.min(answer.at, done.get(version) ?? answer.at));
+    const times = { sent: said.at, answered: answer.at };
+    for (const version of versions) done.set(version, [...(done.get(version) ?? []), times]);
   }
   const opened = new Map(facts.notes("opened").map((note) => [`${note.who} ${note.generation}`, note.askedAt]));
   return facts.deliveries.flatMap(({ who, generation, version, at }) => {
-    const since = done.get(version);
     // A plain stream that was there before may still have it on its way.
     const begun = facts.all.kind === "plain" ? (opened.get(`${who} ${generation}`) ?? at) : at;
-    return since !== undefined && begun > since + CLOCK_MS && !facts.movedBetween(since, at)
-      ? [`${facts.name(version)} came to ${who} after it was acknowledged`]
-      : [];
+    // A move may come between its acknowledgement and the answer.
+    const isDone = done
+      .get(version)
+      ?.some(({ sent, answered }) => begun > answered + CLOCK_MS && !facts.movedBetween(sent, at));
+    return isDone === true ? [`${facts.name(version)} came to ${who} after it was acknowledged`] : [];
   });
 }
 
