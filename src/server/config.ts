@@ -87,6 +87,9 @@ export const configSchema = z
       .describe(
         "Open streams of one address; 0 for no limit but --max-streams, as behind a proxy all have one address",
       ),
+    maxSubscriptions: count(1, 10_000_000)
+      .default(100_000)
+      .describe("Durable subscriptions in the database, about; more are refused with LIMIT_EXCEEDED"),
     maxSelectors: count(1, 64).default(64).describe("Selectors of one stream"),
     maxFilterBytes: bytes(1, 65_536).default(4096).describe("Largest filter, in bytes of its text"),
     maxFilterCost: count(1, 1_000_000).default(1000).describe("Dearest filter, in nodes that one evaluation may visit"),
@@ -189,6 +192,7 @@ export const environmentNames: Readonly<Record<keyof Config, string>> = {
   corsOrigins: "MILLRACE_CORS_ORIGINS",
   maxStreams: "MILLRACE_MAX_STREAMS",
   maxStreamsPerPeer: "MILLRACE_MAX_STREAMS_PER_PEER",
+  maxSubscriptions: "MILLRACE_MAX_SUBSCRIPTIONS",
   maxSelectors: "MILLRACE_MAX_SELECTORS",
   maxFilterBytes: "MILLRACE_MAX_FILTER_BYTES",
   maxFilterCost: "MILLRACE_MAX_FILTER_COST",

@@ -23,12 +23,14 @@ export interface SubscribedFeed {
   readonly maxStreamAgeMs: number;
   /** Members of groups, as `Config.maxStreams`. */
   readonly maxMembers: number;
+  /** As `Config.maxSubscriptions`. */
+  readonly maxSubscriptions: number;
 }
 
 /** The subscriptions of a feed that has started; they end before it. */
 export async function openSubscriptions(
   opening: AsyncDisposableStack,
-  { feed, store, log, signal, url, streamBytes, maxStreamAgeMs, maxMembers }: SubscribedFeed,
+  { feed, store, log, signal, url, streamBytes, maxStreamAgeMs, maxMembers, maxSubscriptions }: SubscribedFeed,
 ): Promise<Subscriptions> {
   const means = {
     feed,
@@ -44,6 +46,7 @@ export async function openSubscriptions(
   opening.defer(() => forwarding.close());
   const subscriptions = createSubscriptions({
     ...means,
+    maxSubscriptions,
     groups: createGroups({ ...means, forwarding, maxStreamAgeMs, maxMembers }),
   });
   opening.defer(() => subscriptions.stop());

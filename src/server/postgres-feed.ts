@@ -137,8 +137,8 @@ async function openPostgresFeed(
   opening.defer(() => feed.stop());
   await feed.start(signal);
   watch.follow(feed);
-  const { streamBytes, maxStreamAgeMs, maxStreams: maxMembers } = config;
-  const terms = { url, streamBytes, maxStreamAgeMs, maxMembers };
+  const { streamBytes, maxStreamAgeMs, maxStreams: maxMembers, maxSubscriptions } = config;
+  const terms = { url, streamBytes, maxStreamAgeMs, maxMembers, maxSubscriptions };
   const subscriptions = await openSubscriptions(opening, { feed, store: store.subscriptions, log, signal, ...terms });
 
   const looking = watch.sessions.sessions("monitor");

@@ -16,6 +16,16 @@ export function invalid(field: string, message: string): FeedError {
   });
 }
 
+/** For one more than there may be. */
+export function tooManySubscriptions(maxSubscriptions: number): FeedError {
+  return new FeedError(
+    "LIMIT_EXCEEDED",
+    `There are ${maxSubscriptions} subscriptions, as many as there may be (maxSubscriptions).`,
+    "Delete those that nobody uses, give those that come and go an `expire_after`, or raise the limit.",
+    { retryAfterMs: 10_000 },
+  );
+}
+
 /** For a feed that has no groups. */
 export function noGroups(id: string): FeedError {
   return new FeedError(

@@ -1,4 +1,4 @@
-import { goingDown } from "../errors.ts";
+import { FeedError, goingDown } from "../errors.ts";
 import type { Version } from "../event.ts";
 import type { Feed, OpenStream, Start } from "../feed.ts";
 import type { Clock, Timers } from "../ports.ts";
@@ -9,7 +9,7 @@ import { Holdings } from "./holdings.ts";
 import { type OpeningContext, openHolding } from "./open-holding.ts";
 import { cursorOfPosition, isBehind, storedPosition } from "./positions.ts";
 import { subscriptionNotFound, subscriptionPaused } from "./store-failures.ts";
-import { fenced, invalid, noGroups } from "./subscription-failures.ts";
+import { fenced, invalid, noGroups, tooManySubscriptions } from "./subscription-failures.ts";
 import type {
   AdvanceOutcome,
   DeadLetterFilter,
@@ -36,6 +36,8 @@ export interface SubscriptionsOptions {
   readonly replica: string;
   /** Where other replicas reach it; `undefined` when they cannot. */
   readonly url?: string | undefined;
+  /** Most that there may be, about: they are counted now and then. Default: any number. */
+  readonly maxSubscriptions?: number | undefined;
   /** Told of failures that nobody else is told of. Default: nobody is. */
   readonly report?: ((message: string, error?: unknown) => void) | undefined;
 }
@@ -64,6 +66,8 @@ class SubscriptionService implements Subscriptions {
   readonly #opening: OpeningContext;
   readonly #isGroup = new Map<string, boolean>();
   #summary: SubscriptionSummary | undefined;
+  /** Here, since that began to be counted. */
+  #created = 0;
   #cancelSummary: (() => void) | undefined;
   #forgetChanges: (() => void) | undefined;
   #acknowledgements = 0;
@@ -136,7 +140,25 @@ class SubscriptionService implements Subscriptions {
       }
       ({ position } = there);
     }
-    return await this.#options.store.create({ ...subscription, position }, signal);
+    await this.#assertRoom(subscription.id, signal);
+    const created = await this.#options.store.create({ ...subscription, position }, signal);
+    this.#created += created.existed ? 0 : 1;
+    return created;
+  }
+
+  /** Those that are there may be asked for again. */
+  async #assertRoom(id: string, signal: AbortSignal): Promise<void> {
+    const { store, maxSubscriptions = Number.POSITIVE_INFINITY } = this.#options;
+    const { active = 0, paused = 0, lostCount = 0 } = this.#summary ?? {};
+    if (active + paused + lostCount + this.#created < maxSubscriptions) {
+      return;
+    }
+    try {
+      await store.get(id, signal);
+    } catch (error) {
+      const isNew = error instanceof FeedError && error.code === "SUBSCRIPTION_NOT_FOUND";
+      throw isNew ? tooManySubscriptions(maxSubscriptions) : error;
+    }
   }
 
   async get(id: string, signal: AbortSignal): Promise<SubscriptionRecord> {
@@ -357,8 +379,10 @@ class SubscriptionService implements Subscriptions {
   async #summarise(): Promise<void> {
     const { store, timers } = this.#options;
     const { signal } = this.#stopping;
+    const before = this.#created;
     try {
       this.#summary = await store.summary(signal);
+      this.#created -= before;
     } catch {
       // Whoever looks sees for itself that the database does not answer.
       this.#summary = undefined;

@@ -27,7 +27,11 @@ export class SubscribedWorld {
   #replicas = 0;
 
   /** One that is deaf hears of no changes but by asking. */
-  async replica(deaf = false, through = (store: SubscriptionStore) => store): Promise<Replica> {
+  async replica(
+    deaf = false,
+    through = (store: SubscriptionStore) => store,
+    maxSubscriptions?: number,
+  ): Promise<Replica> {
     this.#replicas += 1;
     const { time } = this;
     const reports: string[] = [];
@@ -40,6 +44,7 @@ export class SubscribedWorld {
       clock: time,
       timers: time,
       replica: `replica ${this.#replicas}`,
+      maxSubscriptions,
       report,
     });
     await subscriptions.start(signal);

@@ -35,6 +35,21 @@ describe("a subscription", () => {
     expect(third.told.slice(4)).toEqual(["6"]);
   });
 
+  it("is refused where there are as many as there may be, unless it is there; until others go", async () => {
+    const world = new SubscribedWorld();
+    const replica = await world.replica(false, undefined, 2);
+    await world.time.pass(50);
+    await world.create(replica, "a");
+    await world.create(replica, "b");
+    await expect(world.create(replica, "c")).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
+    await world.time.pass(10_100);
+    await expect(world.create(replica, "c")).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
+    expect(await world.create(replica, "a")).toMatchObject({ existed: true });
+    await replica.subscriptions.delete("b", signal);
+    await world.time.pass(10_100);
+    expect(await world.create(replica, "c")).toMatchObject({ existed: false });
+  });
+
   it("costs nothing for each event once what comes again is over: frames are the lane's own", async () => {
     const world = new SubscribedWorld();
     const replica = await world.replica();
