@@ -10,7 +10,7 @@ const path = "/millrace.v1.FeedService/GetStatus";
 const oddHosts = ["a b", "[", "a:99999", "", "x%00y", "a/b?c#d", "\u00ff\u00fe", "[::1", "user:@", ":7400"];
 
 describe("a call that names a host which is none", () => {
-  it.each(oddHosts)("is answered as any other over HTTP/1.1, and nobody else suffers: %j", async (host) => {
+  it.each(oddHosts)("is answered like every other over HTTP/1.1, and nobody else suffers: %j", async (host) => {
     await using served = await serve(createScriptedFeed({}));
     const socket = connect(served.port, "127.0.0.1");
     const head = ["content-type: application/json", "content-length: 2", "connection: close"].join("\r\n");
