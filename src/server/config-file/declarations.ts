@@ -207,7 +207,7 @@ function wording(issue: z.core.$ZodIssue | undefined): string {
 }
 
 function refusal(file: string, problems: readonly Problem[]): FeedError {
-  const told = problems.map(({ field, message }) => `${field === "" ? file : `\`${field}\``} ${message}`).join("; ");
+  const told = problems.map(({ field, message }) => `${field === "" ? "it" : `\`${field}\``} ${message}`).join("; ");
   return new FeedError(
     "INVALID_REQUEST",
     `${file}: ${told}.`,

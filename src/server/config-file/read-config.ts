@@ -25,7 +25,7 @@ export async function readConfigFile(path: string): Promise<ConfigFile> {
   const text = await readFile(path).catch((cause: unknown) => {
     throw wrong(
       `${name} cannot be read: ${reasonOf(cause)}.`,
-      "Name a file that is there, or leave --config out.",
+      "Put it where the server can read it, or restart the server to go on without.",
       cause,
     );
   });
@@ -59,12 +59,19 @@ async function imported(name: string, path: string): Promise<unknown> {
   } catch (cause) {
     throw wrong(
       `${name} cannot be loaded: ${reasonOf(cause)}.`,
-      "Correct it. Node runs it as a module with types that can be erased: no enum, no namespace.",
+      isOwnName(cause)
+        ? "Install the package millrace beside it, or leave `defineConfig` out, which only knows the types: `export default { … }`."
+        : "Correct it. Node runs it as a module with types that can be erased: no enum, no namespace.",
       cause,
     );
   }
   if (typeof module === "object" && module !== null && "default" in module) return module.default;
   throw wrong(`${name} has no default export.`, "Write `export default defineConfig({ … })`.");
+}
+
+/** Whether a file that does not lie where this package is installed asks for it. */
+function isOwnName(cause: unknown): boolean {
+  return cause instanceof Error && cause.message.startsWith("Cannot find package 'millrace' ");
 }
 
 function reasonOf(cause: unknown): string {

@@ -65,8 +65,8 @@ describe("a configuration file", () => {
   });
 
   const wrong: readonly (readonly [string, unknown, string])[] = [
-    ["nothing", undefined, "millrace.config.ts must export an object"],
-    ["a list", [], "millrace.config.ts must export an object"],
+    ["nothing", undefined, "millrace.config.ts: it must export an object"],
+    ["a list", [], "millrace.config.ts: it must export an object"],
     ["an unknown option", { prot: 1 }, "`prot` is no option"],
     ["a wrong option", { port: "http" }, "`port` must be a whole number between 0 and 65535"],
     ["sources that are a list", { sources: [] }, "`sources` must be an object"],
