@@ -160,6 +160,9 @@ async function begin(
   const oid = await tableOid(database, request.table);
   const { topic = null, keyColumns = null, include = null, exclude = null } = request;
   const parameters = [oid, topic, keyColumns, include, exclude, ...further];
+  // Within a statement that goes without parameters it would end the text, and with it the connection.
+  if (parameters.flat().some((value) => String(value).includes("\0")))
+    throw noSuchName("name with the character U+0000");
   const warn = ({ severity, message, hint }: Notice): void => {
     if (severity === "WARNING" && message !== undefined) options.onWarning?.(sentence(message), hint ?? "");
   };
@@ -304,12 +307,16 @@ async function tableOid(database: pg.ClientBase, table: string): Promise<number>
     const oid = rows[0]?.oid;
     if (typeof oid === "number") return oid;
   } catch (error) {
-    // A name that is not one (42601, 42602), or another database's (0A000).
-    if (!/^(42|0A)/.test(sqlStateOf(error) ?? "")) throw queryError(error, `look up ${table}`);
+    // A name that is not one (42601, 42602, 22021), or another database's (0A000).
+    if (!/^(42|0A|22021)/.test(sqlStateOf(error) ?? "")) throw queryError(error, `look up ${table}`);
   }
-  throw new FeedError(
+  throw noSuchName(`table ${table} that this role can see`);
+}
+
+function noSuchName(what: string): FeedError {
+  return new FeedError(
     "INVALID_REQUEST",
-    `There is no table ${table} that this role can see.`,
+    `There is no ${what}.`,
     'Name it with its schema, quoted as in SQL: shop.orders, shop."Order Items".',
   );
 }

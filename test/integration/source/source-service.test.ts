@@ -48,6 +48,25 @@ async function refusalOf(call: Promise<unknown>): Promise<{ code: string; messag
 }
 
 describe("SourceService", () => {
+  it("refuses names that Postgres cannot store, before they reach it", async () => {
+    await using on = await stage(await sharedCluster(), { setUp: ["create table orders (id int primary key, v int)"] });
+    const { sources } = on;
+    const bad = "v\0; drop table orders";
+    for (const call of [
+      () => sources.watchSource({ table: bad }),
+      () => sources.unwatchSource({ table: bad }),
+      () => sources.watchSource({ table: "orders", key: { names: [bad] } }),
+      () => sources.watchSource({ table: "orders", include: { names: ["id", bad] } }),
+      () => sources.watchSource({ table: "orders", exclude: { names: [bad] } }),
+      () => sources.watchSource({ table: "orders", polling: { column: bad } }),
+      () => sources.watchSource({ table: "orders", polling: { column: "v", deletedColumn: bad } }),
+      () => sources.watchSource({ table: "orders", topic: "orders.{\0}" }),
+    ]) {
+      expect(await refusalOf(call())).toMatchObject({ code: "INVALID_REQUEST" });
+    }
+    expect((await sources.listSources({})).sources).toEqual([]);
+  });
+
   it("watches a table, changes what is given and nothing else, lists it, and ends it", async () => {
     await using on = await stage(await sharedCluster(), {
       setUp: ["create table orders (id int primary key, region text not null, secret text, note text)"],
