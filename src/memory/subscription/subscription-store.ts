@@ -45,6 +45,8 @@ export interface MemorySubscriptionsOptions {
 }
 
 const lostNamed = 100;
+/** A new epoch begins so far above the generations that it knows of: more may have been given out after its backup. */
+const EPOCH_GENERATIONS = 2 ** 20;
 
 /** Subscriptions that end with the process. Those that nobody uses are gone the moment that somebody asks for any. */
 export class MemorySubscriptions implements SubscriptionStore {
@@ -58,7 +60,7 @@ export class MemorySubscriptions implements SubscriptionStore {
     this.#options = options;
     const { inherited } = options;
     this.#rows = inherited === undefined ? new Map() : inherited.#copy();
-    this.#generation = inherited === undefined ? 0 : inherited.#generation;
+    this.#generation = inherited === undefined ? 0 : inherited.#generation + EPOCH_GENERATIONS;
   }
 
   #copy(): Map<string, SubscriptionRow> {
