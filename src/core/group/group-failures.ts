@@ -49,7 +49,8 @@ export function tooManyMembersHere(members: number): FeedError {
 
 /** For a group of another replica that cannot be reached. */
 export function heldElsewhere(id: string, url: string | undefined, forMs: number, cause?: unknown): FeedError {
-  const where = url === undefined ? "a replica that has no address for others" : `the replica at ${url.replace("#", " on ")}`;
+  const where =
+    url === undefined ? "a replica that has no address for others" : `the replica at ${url.replace("#", " on ")}`;
   return new FeedError(
     "SUBSCRIPTION_BUSY",
     `Group "${id}" is held by ${where}, which this one cannot reach.`,

@@ -1,36 +1,15 @@
 import type { Cursor } from "../cursor.ts";
 import type { Event, Version } from "../event.ts";
-import type { ClosingReason, EventsFrame } from "../frame.ts";
-import type { GroupTerms, Rejection } from "../subscription/subscriptions.ts";
+import type { GroupTerms } from "../subscription/subscriptions.ts";
 import { GroupDeal } from "./group-deal.ts";
+import type { GroupAcknowledgement, GroupEffect, GroupStart } from "./group-exchange.ts";
 import { ENDED, type Failure, failing, failuresOf } from "./group-failure.ts";
 import { GroupGiving } from "./group-giving.ts";
 import { GroupItem, orderKeyOf } from "./group-item.ts";
-import { GroupLedger, type GroupRecord } from "./group-ledger.ts";
-import { DEFAULT_GROUP_LIMITS, type GroupLimits, type GroupWait } from "./group-limits.ts";
+import { GroupLedger } from "./group-ledger.ts";
+import { DEFAULT_GROUP_LIMITS, type GroupWait } from "./group-limits.ts";
 import { GroupMember, type MemberTerms } from "./group-member.ts";
 import { GroupRoom } from "./group-room.ts";
-
-/** What a group is, and what it goes on from. */
-export interface GroupStart extends GroupRecord {
-  readonly terms: GroupTerms;
-  /** Those of members are above it. */
-  readonly generation: number;
-  readonly limits?: Partial<GroupLimits> | undefined;
-}
-
-/** What the host is to do, in this order. */
-export type GroupEffect =
-  | { readonly kind: "frame"; readonly member: GroupMember; readonly frame: EventsFrame }
-  | { readonly kind: "close"; readonly member: GroupMember; readonly reason: ClosingReason };
-
-/** What a member says of what it was given. */
-export interface GroupAcknowledgement {
-  /** Everything up to here. */
-  readonly cursor: Pick<Cursor, "version" | "delivery"> | undefined;
-  readonly versions: readonly Version[];
-  readonly rejections: readonly Rejection[];
-}
 
 /**
  * The members of a group, and who of them is given what: a machine without I/O, timers or a clock of its own. Whoever drives it
