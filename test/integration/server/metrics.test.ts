@@ -23,6 +23,7 @@ const LATER = new Set([
   "millrace.builder.events",
   "millrace.builder.seconds",
   "millrace.database.errors",
+  "millrace.groups.waiting",
   "millrace.problems",
   "millrace.restarts",
   "millrace.streams.ended",
