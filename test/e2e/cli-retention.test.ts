@@ -131,7 +131,7 @@ it("says which subscriptions hold history back, without a line for each, and whi
   const server = startMillrace(["start", "--json", "--port", "0"], { directory, env: { DATABASE_URL: url } });
   const started = parsed(await server.line((line) => line.includes('"serverVersion"')));
   const { stdout } = await millrace(["status", "--url", String(started.url)], { directory });
-  expect(stdout).toMatch(/^subscriptions +8$/m);
+  expect(stdout).toMatch(/^subscriptions +8, of which those furthest behind are listed$/m);
   expect(stdout).toMatch(/^SUBSCRIPTION_LOST: Subscription "s1" was past the cap/m);
   expect(await (await fetch(`${started.url}/readyz`)).text()).toContain("SUBSCRIPTION_LOST");
   expect(await server.end("SIGTERM")).toBe(0);

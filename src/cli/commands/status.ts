@@ -104,8 +104,14 @@ function storageRows({ storage, oldestVersion, headVersion }: GetStatusResponse)
         expiresAt === undefined ? "" : `, until ${timestampDate(expiresAt).toISOString()}`
       }${overridden ? "; past the cap: some of it is gone" : ""}`,
     ]),
-    ...(subscriptions === 0n ? [] : [["subscriptions", String(subscriptions)]]),
+    ...(subscriptions === 0n ? [] : [["subscriptions", counted(subscriptions, holds)]]),
   ];
+}
+
+/** Lists of thousands would hide what stands beside them. */
+function counted(subscriptions: bigint, holds: Storage["holds"]): string {
+  const listed = holds.filter(({ kind }) => kind === "subscription").length;
+  return listed < subscriptions ? `${subscriptions}, of which those furthest behind are listed` : String(subscriptions);
 }
 
 function versions({ oldestVersion, headVersion }: GetStatusResponse): string {
