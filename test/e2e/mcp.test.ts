@@ -299,6 +299,10 @@ describe("millrace mcp", () => {
       await child.line((line) => line.includes('"id":3'));
       expect(await child.endInput()).toBe(0);
       expect(child.lines.map((line) => JSON.parse(line).jsonrpc)).toEqual(["2.0", "2.0", "2.0"]);
+      // At once, before the server has been asked for a sign of life: that nobody waits for it any more is no trouble.
+      const brief = startMillrace(["mcp", "--url", shop.url], { directory });
+      expect(await brief.endInput()).toBe(0);
+      expect(brief.stderr()).toBe("");
       const stopped = startMillrace(["mcp", "--url", shop.url], { directory });
       stopped.write(asked[0] ?? "");
       await stopped.line((line) => line.includes('"id":1'));

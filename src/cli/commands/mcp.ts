@@ -35,12 +35,14 @@ Examples:
       // What serves agents is loaded by nobody else.
       const { serveMcpOverStdio } = await import("../../mcp/stdio.ts");
       const { transport, close } = connectServer(url, PING_INTERVAL_MS);
+      const ending = new AbortController();
+      const signal = AbortSignal.any([terminal.interrupted, ending.signal]);
       // Only a note: the server may come later, and until then the tools say the same.
       createClient(FeedService, transport)
-        .getStatus({}, { timeoutMs: 10_000, signal: terminal.interrupted })
+        .getStatus({}, { timeoutMs: 10_000, signal })
         .catch((error: unknown) => {
           const { message, action } = failureFrom(error);
-          if (!terminal.interrupted.aborted) terminal.note(`millrace: ${url}: ${message} ${action}`);
+          if (!signal.aborted) terminal.note(`millrace: ${url}: ${message} ${action}`);
         });
       try {
         await serveMcpOverStdio({
@@ -52,6 +54,7 @@ Examples:
           onTrouble: (sentence) => terminal.note(`millrace: mcp: ${sentence}`),
         });
       } finally {
+        ending.abort();
         close();
       }
       const interrupted = interruptedCode(terminal);
