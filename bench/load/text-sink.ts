@@ -25,7 +25,7 @@ class CountedStream {
   }
 
   async open(): Promise<void> {
-    this.socket.write(`GET ${path} HTTP/1.1\r\nHost: bench\r\n\r\n`);
+    this.socket.write(`GET ${path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n`);
     let head = "";
     while (!head.includes("opened")) head += String((await once(this.socket, "data"))[0]);
   }
