@@ -1,6 +1,6 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Operation, PayloadForm } from "../../gen/millrace/v1/event_pb.js";
+import { PayloadForm } from "../../gen/millrace/v1/event_pb.js";
 import {
   type Delivery,
   DeliverySchema,
@@ -14,7 +14,9 @@ import {
   SubscribeRequestSchema,
 } from "../../gen/millrace/v1/feed_service_pb.js";
 import { SelectorSchema } from "../../gen/millrace/v1/selector_pb.js";
+import { policyKinds } from "../rpc/delivery-terms.ts";
 import { invalidRequest } from "../rpc/errors.ts";
+import { operationNumbers } from "../rpc/event-fields.ts";
 import { type Parameter, QueryReader } from "./query-reader.ts";
 import { NDJSON, SSE, type TextForm } from "./text-form.ts";
 
@@ -47,24 +49,6 @@ const ofSubscription: readonly Parameter[] = [
   ...(["policy", "max_lag", "rate", "heartbeat"] as const),
 ];
 const MAX_PADDING_BYTES = 65_536;
-
-const operations: Readonly<Record<string, Operation>> = {
-  INSERT: Operation.INSERT,
-  UPDATE: Operation.UPDATE,
-  DELETE: Operation.DELETE,
-  TRUNCATE: Operation.TRUNCATE,
-  SNAPSHOT: Operation.SNAPSHOT,
-  MESSAGE: Operation.MESSAGE,
-};
-
-const policies: Readonly<Record<string, PolicyKind>> = {
-  block: PolicyKind.BLOCK,
-  "drop-oldest": PolicyKind.DROP_OLDEST,
-  "drop-newest": PolicyKind.DROP_NEWEST,
-  latest: PolicyKind.LATEST,
-  sample: PolicyKind.SAMPLE,
-  disconnect: PolicyKind.DISCONNECT,
-};
 
 /**
  * Reads the parameters of `/v1/events`.
@@ -115,7 +99,7 @@ function selectorOf(reader: QueryReader) {
     topics: reader.list("topic"),
     // A key may hold a comma.
     keys: reader.all("key"),
-    operations: reader.list("operation").flatMap((name) => reader.named("operation", name, operations) ?? []),
+    operations: reader.list("operation").flatMap((name) => reader.named("operation", name, operationNumbers) ?? []),
     filter: reader.text("filter") ?? "",
     fields: reader.list("fields"),
   });
@@ -183,10 +167,13 @@ function policyOf(reader: QueryReader): Policy | undefined {
     return undefined;
   }
   const [, name = "", every] = /^([a-z-]+)(?::(\d{1,9}))?$/.exec(text.toLowerCase().replaceAll("_", "-")) ?? [];
-  const kind = Object.hasOwn(policies, name) ? policies[name] : undefined;
+  const kind = Object.hasOwn(policyKinds, name) ? policyKinds[name] : undefined;
   const sampleEvery = Number(every ?? 0);
   if (kind === undefined || (every !== undefined && (kind !== PolicyKind.SAMPLE || sampleEvery < 2))) {
-    reader.violate("policy", `must be one of ${Object.keys(policies).join(", ")}; sample:N keeps one of N, at least 2`);
+    reader.violate(
+      "policy",
+      `must be one of ${Object.keys(policyKinds).join(", ")}; sample:N keeps one of N, at least 2`,
+    );
     return undefined;
   }
   return create(PolicySchema, { kind, sampleEvery, maxLagEvents: BigInt(maxLag ?? 0) });

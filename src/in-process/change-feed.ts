@@ -43,15 +43,7 @@ export class ChangeFeed implements AsyncDisposable {
     consumer: (frame: Frame) => void,
     signal: AbortSignal = never,
   ): Promise<Following> {
-    const following = followStream(await this.#feed.open(streamRequestOf(options), signal), consumer);
-    const onAbort = () => following.stop();
-    signal.addEventListener("abort", onAbort, { once: true });
-    const forget = () => signal.removeEventListener("abort", onAbort);
-    following.ended.then(forget, forget);
-    if (signal.aborted) {
-      following.stop();
-    }
-    return following;
+    return followStream(await this.#feed.open(streamRequestOf(options), signal), consumer, signal);
   }
 
   /**

@@ -91,15 +91,7 @@ export class FeedSubscriptions {
 
   /** As `ChangeFeed.follow`, after what was acknowledged. `opened.lease` says the generation. */
   async follow(name: string, consumer: (frame: Frame) => void, signal: AbortSignal = never): Promise<Following> {
-    const following = followStream(await this.#open(name, signal), consumer);
-    const onAbort = () => following.stop();
-    signal.addEventListener("abort", onAbort, { once: true });
-    const forget = () => signal.removeEventListener("abort", onAbort);
-    following.ended.then(forget, forget);
-    if (signal.aborted) {
-      following.stop();
-    }
-    return following;
+    return followStream(await this.#open(name, signal), consumer, signal);
   }
 
   /** As `ChangeFeed.frames`, after what was acknowledged. */

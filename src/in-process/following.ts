@@ -16,10 +16,17 @@ export interface Following extends AsyncDisposable {
   readonly ended: Promise<void>;
 }
 
-/** Calls the consumer with every frame, the first of them before this returns. */
-export function followStream(stream: OpenStream, consumer: (frame: Frame) => void): Following {
+/** Calls the consumer with every frame, the first of them before this returns, until the signal says so or it ends. */
+export function followStream(stream: OpenStream, consumer: (frame: Frame) => void, signal: AbortSignal): Following {
   const outlet = new Consumer(consumer, stream.opened);
   outlet.begin(stream);
+  const onAbort = () => outlet.stop();
+  signal.addEventListener("abort", onAbort, { once: true });
+  const forget = () => signal.removeEventListener("abort", onAbort);
+  outlet.ended.then(forget, forget);
+  if (signal.aborted) {
+    outlet.stop();
+  }
   return outlet;
 }
 

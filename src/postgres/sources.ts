@@ -2,6 +2,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import type { InferResult } from "kysely";
 import pg from "pg";
 import { FeedError } from "../core/errors.ts";
+import type { SourceRequest } from "../core/source/sources.ts";
 import { rowsOf } from "./catalog.ts";
 import { sentence, sqlState, sqlStateOf } from "./database-error.ts";
 import { withLease } from "./lease.ts";
@@ -11,30 +12,11 @@ import { type Polling, type PollingProblem, pollingProblems } from "./poll/polli
 import { queryError } from "./query-error.ts";
 import { listedSources } from "./statements/list-sources.ts";
 
-/** What to watch and how. What is not given stays as it was when the table was watched before. */
-export interface WatchRequest {
-  /** `orders`, `shop.orders` or `"Order Items"`, as in SQL. A bare name is looked up in the role's search path. */
-  readonly table: string;
-  /** A topic, or a template over columns: `orders.{region}`. Default: the table's name. */
-  readonly topic?: string;
-  /** Default: the primary key, or the columns of the index that is the replica identity. */
-  readonly keyColumns?: readonly string[];
-  /** The only columns in images; those of the key and the topic always are. Default: all. */
-  readonly include?: readonly string[];
-  /** Columns that stay out of images. Default: none. */
-  readonly exclude?: readonly string[];
-  /** Whether UPDATE and DELETE carry the old row. Default true. */
-  readonly beforeValues?: boolean;
-  /** Whether TRUNCATE is an event. Default true. */
-  readonly captureTruncate?: boolean;
-  /**
-   * `strict` keeps the order of the changes whatever other triggers do: events are written at commit. Until then each takes
-   * memory, and TRUNCATE and ALTER TABLE of a table fail in a transaction that has changed it. Default `trigger`.
-   */
-  readonly capture?: "trigger" | "strict";
-  /** Whether what is not given becomes the default, also where it was set before. Default false. */
-  readonly reset?: boolean;
-}
+/**
+ * What to watch and how. `table` is looked up in the role's search path. `capture: "strict"` has events written at commit:
+ * until then each takes memory, and TRUNCATE and ALTER TABLE of a table fail in a transaction that has changed it.
+ */
+export type WatchRequest = Omit<SourceRequest, "polling">;
 
 type TriggerSettings = "beforeValues" | "captureTruncate" | "capture" | "reset";
 

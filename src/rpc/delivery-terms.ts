@@ -38,6 +38,16 @@ export interface DeliveryDefaults {
 /** Large enough to spread the cost of a message over many events, small enough that streams take turns. */
 const MAX_BATCH_BYTES = 1_048_576;
 
+/** The policies by the names that people type: in options of the command line and in URLs. */
+export const policyKinds: Readonly<Record<string, PolicyKind>> = {
+  block: PolicyKind.BLOCK,
+  "drop-oldest": PolicyKind.DROP_OLDEST,
+  "drop-newest": PolicyKind.DROP_NEWEST,
+  latest: PolicyKind.LATEST,
+  sample: PolicyKind.SAMPLE,
+  disconnect: PolicyKind.DISCONNECT,
+};
+
 const numbers: Readonly<Record<Kind, PolicyKind>> = {
   BLOCK: PolicyKind.BLOCK,
   DROP_OLDEST: PolicyKind.DROP_OLDEST,

@@ -6,6 +6,7 @@ import {
   PolicyKind,
   PolicySchema,
 } from "../../../gen/millrace/v1/feed_service_pb.js";
+import { policyKinds } from "../../rpc/delivery-terms.ts";
 import { usageFailure } from "../failure.ts";
 
 /** How a tail wants its events, as its options say. */
@@ -15,22 +16,13 @@ export interface DeliveryOptions {
   readonly rate?: number;
 }
 
-const kinds: Readonly<Record<string, PolicyKind>> = {
-  block: PolicyKind.BLOCK,
-  "drop-oldest": PolicyKind.DROP_OLDEST,
-  "drop-newest": PolicyKind.DROP_NEWEST,
-  latest: PolicyKind.LATEST,
-  sample: PolicyKind.SAMPLE,
-  disconnect: PolicyKind.DISCONNECT,
-};
-
 /** The policies as `--policy` takes them. */
 export const policyNames = "block, drop-oldest, drop-newest, latest, sample:N, disconnect";
 
 /** Reads `--policy`: a name, and for `sample` of how many events one is kept. */
 export function parsePolicy(text: string): Policy {
   const [, name = "", every] = /^([a-z-]+)(?::(\d+))?$/.exec(text.toLowerCase()) ?? [];
-  const kind = kinds[name];
+  const kind = policyKinds[name];
   const sampleEvery = Number(every ?? 0);
   const fits = every === undefined || (kind === PolicyKind.SAMPLE && sampleEvery >= 2 && sampleEvery < 2 ** 32);
   if (kind === undefined || !fits) {

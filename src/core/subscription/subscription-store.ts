@@ -1,4 +1,4 @@
-import type { Image, Operation, Version } from "../event.ts";
+import type { Event, Transition, Version } from "../event.ts";
 
 /**
  * What durable subscriptions ask of a database. `src/postgres` and `src/memory` implement it, and one contract suite holds both
@@ -222,17 +222,8 @@ export interface HeldClaim {
 }
 
 /** An event that was given up: history may forget it, so all of it is here. */
-export interface NewDeadLetter {
-  readonly version: Version;
-  readonly topic: string;
-  readonly key: string | undefined;
-  readonly operation: Operation;
-  readonly before: Image | undefined;
-  readonly after: Image | undefined;
-  readonly transaction: string;
-  readonly occurredAtMicros: number;
-  readonly headers: Image | undefined;
-  readonly transition: "ENTERED" | "LEFT" | undefined;
+export interface NewDeadLetter extends Omit<Event, "transition" | "origin" | "attempt"> {
+  readonly transition: Transition | undefined;
   /** Deliveries; 0 when it was parked behind another of its key. */
   readonly attempts: number;
   readonly reason: string;
